@@ -1,0 +1,15 @@
+//! Traffic for Tidemark: access logs read as events, and a small generator of such logs.
+//!
+//! Owns: the two log formats that `tidemark replay` takes, what a log line says about a hit (page, visitor,
+//! referrer, device, ...), reading plain and gzip files line by line, and made-up but lifelike traffic.
+//! Does not own: how events travel (`tidemark-client`) and what a node makes of them (`tidemark-rollup`).
+//!
+//! The path of a line: [`reader::LogReader`] hands out lines of bounded length, [`log::parse_line`] makes an
+//! event of each or names its fault, and [`enrich`] holds the judgements (device, browser, channel) that a log
+//! does not state. [`sample::SampleLog`] writes lines of the same format.
+#![forbid(unsafe_code)]
+
+pub mod enrich;
+pub mod log;
+pub mod reader;
+pub mod sample;

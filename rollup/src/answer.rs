@@ -1,0 +1,125 @@
+//! From a merged partial to what the user reads.
+//!
+//! Owns: reading numbers from measures, order and limit, and the columns of an answer.
+//! Does not own: which shards answered (the coordinator adds that to the facts).
+
+use crate::measure::distribution::RELATIVE_ERROR;
+use crate::measure::unique::STANDARD_ERROR;
+use crate::measure::{MeasureColumn, distribution::Distribution, unique::Unique};
+use crate::partial::Partial;
+use crate::query::{Query, QueryMeasure, Reading};
+use crate::time::{EventTime, Granularity};
+use std::collections::HashMap;
+use tidemark_proto::v1;
+use v1::value::Kind;
+
+/// Reads a number of a row.
+fn read(column: &MeasureColumn, row: usize, reading: Reading) -> Option<Kind> {
+    match column {
+        MeasureColumn::Integers(values) => Some(Kind::Integer(values[row])),
+        MeasureColumn::Uniques(sets) => Some(Kind::Integer(sets[row].count())),
+        MeasureColumn::Distributions(distributions) => {
+            let distribution = &distributions[row];
+            match reading {
+                Reading::Quantile(quantile) => distribution.quantile(quantile).map(Kind::Integer),
+                Reading::Max => distribution.max().map(Kind::Integer),
+                Reading::Mean => distribution.mean().map(Kind::Number),
+                Reading::Count | Reading::Value => Some(Kind::Integer(distribution.count())),
+            }
+        }
+    }
+}
+
+/// Per row of `partial` a number that orders rows as the query asks; a number that is not there comes last.
+pub(crate) fn order_keys(partial: &Partial, query: &Query) -> Vec<u64> {
+    let measure = &query.measures[query.order_by];
+    let column = &partial.measures[measure.column];
+    (0..partial.len()).map(|row| order_key(read(column, row, measure.reading))).collect()
+}
+
+fn order_key(number: Option<Kind>) -> u64 {
+    match number {
+        None | Some(Kind::Text(_)) => 0,
+        Some(Kind::Integer(integer)) => integer.saturating_add(1),
+        // The bits of floats that are not negative are in the order of the floats.
+        Some(Kind::Number(number)) => number.max(0.0).to_bits().saturating_add(1),
+    }
+}
+
+/// The answer that `partial`, merged from all shards, gives to `query`, at `now`.
+///
+/// The facts lack which shards were asked and answered.
+pub fn answer(mut partial: Partial, query: &Query, now: EventTime) -> v1::Answer {
+    partial.keep_first(query);
+    let keys = order_keys(&partial, query);
+    let mut rows: Vec<u32> = (0..partial.len() as u32).collect();
+    rows.sort_by(|&a, &b| {
+        let (time_a, time_b) = (partial.time[a as usize], partial.time[b as usize]);
+        let by_key = || keys[b as usize].cmp(&keys[a as usize]);
+        time_a.cmp(&time_b).then_with(by_key).then_with(|| partial.compare_groups(a, b))
+    });
+    v1::Answer {
+        columns: columns(query),
+        rows: rows.into_iter().map(|row| answer_row(&partial, query, row as usize)).collect(),
+        facts: Some(facts(&partial, query, now)),
+    }
+}
+
+/// The names of an answer's columns.
+fn columns(query: &Query) -> Vec<String> {
+    let time = (query.granularity != Granularity::All).then(|| "time".to_owned());
+    let groups = query.group_by.iter().map(|field| field.name().to_owned());
+    let measures = query.measures.iter().map(|measure| measure.name.clone());
+    let versus =
+        query.versus.map(|_| query.measures.iter().map(|measure| format!("versus.{}", measure.name)));
+    time.into_iter().chain(groups).chain(measures).chain(versus.into_iter().flatten()).collect()
+}
+
+fn answer_row(partial: &Partial, query: &Query, row: usize) -> v1::Row {
+    let text = |text: String| v1::Value { kind: Some(Kind::Text(text)) };
+    let time = (query.granularity != Granularity::All)
+        .then(|| text(EventTime::from_unix_ms(i64::from(partial.time[row]) * 1000).to_string()));
+    let groups = partial.groups.iter().map(|group| text(group.values.get(group.ids[row]).to_owned()));
+    let numbers = |offset: usize| {
+        let number = move |measure: &QueryMeasure| {
+            read(&partial.measures[measure.column + offset], row, measure.reading)
+        };
+        query.measures.iter().map(move |measure| v1::Value { kind: number(measure) })
+    };
+    let versus = query.versus.map(|_| numbers(query.columns.len()));
+    let values = time.into_iter().chain(groups).chain(numbers(0)).chain(versus.into_iter().flatten());
+    v1::Row { values: values.collect() }
+}
+
+fn facts(partial: &Partial, query: &Query, now: EventTime) -> v1::Facts {
+    let facts = &partial.facts;
+    let age = |newest: i64| u64::try_from(now.as_unix_ms().saturating_sub(newest)).unwrap_or(0);
+    v1::Facts {
+        freshness_ms: facts.newest_event_ms.map(age),
+        from_memory: facts.rollups_from_memory,
+        late: facts.late,
+        rejected: facts.rejected,
+        errors: errors(partial, query),
+        capped: facts.capped.iter().cloned().collect(),
+        ..v1::Facts::default()
+    }
+}
+
+/// The error of each sketch that the query reads: 0 where no row is estimated.
+fn errors(partial: &Partial, query: &Query) -> HashMap<String, f64> {
+    let mut errors = HashMap::new();
+    for (at, column) in partial.measures.iter().enumerate() {
+        let (error, estimated) = match column {
+            MeasureColumn::Integers(_) => continue,
+            MeasureColumn::Uniques(sets) => (STANDARD_ERROR, sets.iter().any(Unique::is_estimated)),
+            MeasureColumn::Distributions(distributions) => {
+                (RELATIVE_ERROR, distributions.iter().any(Distribution::is_estimated))
+            }
+        };
+        let worst: &mut f64 = errors.entry(query.columns[at % query.columns.len()].name.clone()).or_default();
+        if estimated {
+            *worst = error;
+        }
+    }
+    errors
+}

@@ -1,0 +1,334 @@
+//! One shard's five minutes: the rollup of all sites, and which blocks it covers.
+//!
+//! Owns: counting the events of a block that fall into the bucket.
+//! Does not own: which bucket an event falls into (`shard`), answering queries (`scan`).
+//!
+//! Invariants:
+//! * The numbers are a function of the coverage: same blocks, same numbers, in any order.
+//! * A block counts once.
+
+use crate::block::{DecodedBlock, ProducerId};
+use crate::census::{OTHER, OTHER_ID, UNSET_ID};
+use crate::coverage::Coverage;
+use crate::dictionary::{Dictionary, hash_text};
+use crate::event::MAX_DIMENSION_BYTES;
+use crate::measure::MeasureColumn;
+use crate::schema::{Measure, Schema, Source};
+use crate::table::{SiteFacts, SiteTable, TupleSet};
+use crate::time::BucketStart;
+use std::sync::Arc;
+use tidemark_proto::v1::Reason;
+
+/// The rollup of one shard and bucket.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    pub(crate) start: BucketStart,
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) coverage: Coverage,
+    /// One per dimension of the schema; id 0 is "not set", id 1 is `(other)`.
+    pub(crate) dictionaries: Vec<Dictionary>,
+    pub(crate) tuples: TupleSet,
+    pub(crate) site_names: Dictionary,
+    /// By id of the site.
+    pub(crate) sites: Vec<SiteTable>,
+}
+
+const NOT_YET: u32 = u32::MAX;
+
+/// Room for intermediate results, reused from block to block: counting allocates nothing for itself.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// By page of the block: its site in the bucket, and its URL in the site.
+    site_of_page: Vec<u32>,
+    url_of_page: Vec<u32>,
+    /// By text of the block: id in the dictionary of the dimension at hand.
+    id_of_text: Vec<u32>,
+    /// Per event of the bucket, `width` ids end to end.
+    tuples: Vec<u32>,
+    /// The events of the bucket by site, as positions in the block.
+    by_site: Vec<u32>,
+    /// The same events' positions among the events of the bucket.
+    position: Vec<u32>,
+    /// Where each site's events end.
+    site_ends: Vec<u32>,
+    /// Per event, in the order of `by_site`: its row.
+    rows: Vec<u32>,
+}
+
+impl Bucket {
+    /// An empty bucket.
+    pub fn new(start: BucketStart, schema: Arc<Schema>) -> Self {
+        let mut dictionary = Dictionary::default();
+        assert_eq!((dictionary.intern(""), dictionary.intern(OTHER)), (UNSET_ID, OTHER_ID));
+        let width = schema.dimensions().len();
+        Self {
+            start,
+            schema,
+            coverage: Coverage::default(),
+            dictionaries: vec![dictionary; width],
+            tuples: TupleSet::new(width),
+            site_names: Dictionary::default(),
+            sites: Vec::new(),
+        }
+    }
+
+    /// When the bucket starts.
+    pub fn start(&self) -> BucketStart {
+        self.start
+    }
+
+    /// The blocks whose events in this bucket are counted.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// How many rows there are.
+    pub fn row_count(&self) -> usize {
+        self.sites.iter().map(SiteTable::len).sum()
+    }
+
+    /// The sites that have events here.
+    pub fn sites(&self) -> impl Iterator<Item = &str> {
+        self.site_names.iter()
+    }
+
+    /// What happened to a site's events.
+    pub fn facts(&self, site: &str) -> Option<&SiteFacts> {
+        self.site_names.find(site).map(|id| &self.sites[id as usize].facts)
+    }
+
+    /// Bytes on the heap, about.
+    pub fn heap_bytes(&self) -> usize {
+        let dictionaries: usize = self.dictionaries.iter().map(Dictionary::heap_bytes).sum();
+        let sites: usize = self.sites.iter().map(SiteTable::heap_bytes).sum();
+        self.coverage.heap_bytes()
+            + dictionaries
+            + self.dictionaries.capacity() * size_of::<Dictionary>()
+            + self.tuples.heap_bytes()
+            + self.site_names.heap_bytes()
+            + sites
+            + self.sites.capacity() * size_of::<SiteTable>()
+    }
+
+    /// Covers a block. `false` where it is covered already: its events count here.
+    pub(crate) fn cover(&mut self, producer: ProducerId, seq: u64) -> bool {
+        self.coverage.insert(producer, seq)
+    }
+
+    /// Notes events that are not counted.
+    pub(crate) fn reject(&mut self, site: &str, reason: Reason, events: u32) {
+        let site = self.site(site);
+        *self.sites[site as usize].facts.rejected.entry(reason).or_default() += u64::from(events);
+    }
+
+    /// Counts these events of `block`.
+    pub(crate) fn count(
+        &mut self,
+        block: &DecodedBlock,
+        events: &[u32],
+        late: bool,
+        limit: u32,
+        scratch: &mut Scratch,
+    ) {
+        self.resolve_pages(block, events, scratch);
+        self.resolve_tuples(block, events, limit, scratch);
+        self.group_by_site(block, events, scratch);
+        let mut from = 0;
+        let site_ends = std::mem::take(&mut scratch.site_ends);
+        for (site, &end) in site_ends.iter().enumerate() {
+            let range = from..end as usize;
+            from = end as usize;
+            if !range.is_empty() {
+                self.find_rows(block, site, range.clone(), limit, scratch);
+                self.measure(block, site, range.clone(), scratch);
+                self.note_facts(block, site, &scratch.by_site[range], late);
+            }
+        }
+        scratch.site_ends = site_ends;
+    }
+
+    fn site(&mut self, name: &str) -> u32 {
+        let id = self.site_names.intern(name);
+        if id as usize == self.sites.len() {
+            self.sites.push(SiteTable::new(&self.schema));
+        }
+        id
+    }
+
+    fn resolve_pages(&mut self, block: &DecodedBlock, events: &[u32], scratch: &mut Scratch) {
+        scratch.site_of_page.clear();
+        scratch.site_of_page.resize(block.pages.len(), NOT_YET);
+        scratch.url_of_page.clear();
+        scratch.url_of_page.resize(block.pages.len(), NOT_YET);
+        for &event in events {
+            let page = block.page[event as usize] as usize;
+            if scratch.site_of_page[page] != NOT_YET {
+                continue;
+            }
+            let wire = &block.pages[page];
+            let site = self.site(block.text(wire.site));
+            scratch.site_of_page[page] = site;
+            scratch.url_of_page[page] =
+                self.sites[site as usize].urls.intern_hashed(block.text(wire.url), wire.hash);
+        }
+    }
+
+    fn resolve_tuples(&mut self, block: &DecodedBlock, events: &[u32], limit: u32, scratch: &mut Scratch) {
+        let width = self.schema.dimensions().len();
+        scratch.tuples.clear();
+        scratch.tuples.resize(events.len() * width, UNSET_ID);
+        for dimension in &block.dimensions {
+            let Some(index) = self.schema.dimension_index(&dimension.name) else { continue };
+            let dictionary = &mut self.dictionaries[index];
+            scratch.id_of_text.clear();
+            scratch.id_of_text.resize(block.text_count(), NOT_YET);
+            for (at, &event) in events.iter().enumerate() {
+                let text = dimension.ids[event as usize];
+                let mut id = scratch.id_of_text[text as usize];
+                if id == NOT_YET {
+                    let site = scratch.site_of_page[block.page[event as usize] as usize];
+                    let values = &mut self.sites[site as usize].values[index];
+                    let (text_value, hash) = (block.text(text), block.text_hashes[text as usize]);
+                    let known = dictionary.find_hashed(text_value, hash);
+                    // A name that is beyond this site's limit may be within another's, so it is not remembered.
+                    if known.is_none() && !values.has_room_for(hash, limit, |id| dictionary.hash_of(id)) {
+                        scratch.tuples[at * width + index] = OTHER_ID;
+                        continue;
+                    }
+                    id = match known {
+                        Some(id) => id,
+                        None if text_value.len() > MAX_DIMENSION_BYTES => UNSET_ID,
+                        None => dictionary.intern_hashed(text_value, hash),
+                    };
+                    scratch.id_of_text[text as usize] = id;
+                }
+                scratch.tuples[at * width + index] = id;
+            }
+        }
+    }
+
+    /// Orders the events by site: a counting sort, stable.
+    fn group_by_site(&self, block: &DecodedBlock, events: &[u32], scratch: &mut Scratch) {
+        let ends = &mut scratch.site_ends;
+        ends.clear();
+        ends.resize(self.sites.len(), 0);
+        let site_of = |event: u32| scratch.site_of_page[block.page[event as usize] as usize] as usize;
+        events.iter().for_each(|&event| ends[site_of(event)] += 1);
+        let mut start = 0;
+        for end in ends.iter_mut() {
+            start += std::mem::replace(end, start);
+        }
+        scratch.by_site.clear();
+        scratch.by_site.resize(events.len(), 0);
+        scratch.position.clear();
+        scratch.position.resize(events.len(), 0);
+        for (position, &event) in events.iter().enumerate() {
+            let slot = &mut ends[site_of(event)];
+            scratch.by_site[*slot as usize] = event;
+            scratch.position[*slot as usize] = position as u32;
+            *slot += 1;
+        }
+        scratch.rows.clear();
+        scratch.rows.resize(events.len(), 0);
+    }
+
+    fn find_rows(
+        &mut self,
+        block: &DecodedBlock,
+        site: usize,
+        range: std::ops::Range<usize>,
+        limit: u32,
+        scratch: &mut Scratch,
+    ) {
+        let width = self.schema.dimensions().len();
+        let table = &mut self.sites[site];
+        for at in range {
+            let url = scratch.url_of_page[block.page[scratch.by_site[at] as usize] as usize];
+            let ids = &mut scratch.tuples[scratch.position[at] as usize * width..][..width];
+            let known = self.tuples.find(ids).and_then(|tuple| table.find_row(url, tuple));
+            scratch.rows[at] = known.unwrap_or_else(|| {
+                table.admit(ids, limit, &self.dictionaries);
+                let tuple = self.tuples.intern(ids);
+                table.find_row(url, tuple).unwrap_or_else(|| table.add_row(url, tuple))
+            });
+        }
+        table.fit_measures();
+    }
+
+    fn measure(
+        &mut self,
+        block: &DecodedBlock,
+        site: usize,
+        range: std::ops::Range<usize>,
+        scratch: &Scratch,
+    ) {
+        let table = &mut self.sites[site];
+        let (events, rows) = (&scratch.by_site[range.clone()], &scratch.rows[range]);
+        for (column, measure) in table.measures.iter_mut().zip(self.schema.measures()) {
+            let Ok(kind) = kind_of(block, measure) else { continue };
+            let counts = |event: usize| kind.is_none_or(|kind| block.kind[event] == kind);
+            let pairs = events.iter().map(|&event| event as usize).zip(rows.iter().map(|&row| row as usize));
+            let pairs = pairs.filter(|&(event, _)| counts(event));
+            table.sketch_bytes += feed(column, &measure.source, block, pairs);
+        }
+    }
+
+    fn note_facts(&mut self, block: &DecodedBlock, site: usize, events: &[u32], late: bool) {
+        let facts = &mut self.sites[site].facts;
+        facts.counted += events.len() as u64;
+        if late {
+            facts.late += events.len() as u64;
+        }
+        let newest = events.iter().map(|&event| block.time_ms[event as usize]).max();
+        facts.newest_event_ms = facts.newest_event_ms.max(newest);
+    }
+}
+
+/// The block's id of the kind that a measure selects, if it selects one; `Err` where no event of the block is of it.
+fn kind_of(block: &DecodedBlock, measure: &Measure) -> Result<Option<u32>, ()> {
+    let Some(kind) = &measure.event_kind else { return Ok(None) };
+    let hash = hash_text(kind);
+    let found = (0..block.text_count() as u32)
+        .find(|&text| block.text_hashes[text as usize] == hash && block.text(text) == kind);
+    found.map(Some).ok_or(())
+}
+
+/// Feeds (event, row) pairs to a measure; returns by how many bytes its sketches grew.
+fn feed(
+    column: &mut MeasureColumn,
+    source: &Source,
+    block: &DecodedBlock,
+    pairs: impl Iterator<Item = (usize, usize)>,
+) -> usize {
+    let values = source.value().map(|name| block.values.iter().find(|value| value.name == name));
+    let values = match values {
+        Some(None) => return 0,
+        Some(Some(values)) => values.plus_one.as_slice(),
+        None => &[],
+    };
+    let mut grown = 0;
+    match (column, source) {
+        (MeasureColumn::Integers(sums), Source::Sum(_)) => {
+            // A value that is not set is 0 on the wire, and so is its share of the sum.
+            pairs.for_each(|(event, row)| {
+                sums[row] = sums[row].saturating_add(values[event].saturating_sub(1))
+            });
+        }
+        (MeasureColumn::Integers(counts), _) => pairs.for_each(|(_, row)| counts[row] += 1),
+        (MeasureColumn::Uniques(sets), _) => {
+            for (event, row) in pairs.filter(|&(event, _)| block.visitor[event] != 0) {
+                let before = sets[row].heap_bytes();
+                sets[row].insert(block.visitor[event]);
+                grown += sets[row].heap_bytes().saturating_sub(before);
+            }
+        }
+        (MeasureColumn::Distributions(distributions), _) => {
+            for (event, row) in pairs.filter(|&(event, _)| values[event] != 0) {
+                let before = distributions[row].heap_bytes();
+                distributions[row].record(values[event] - 1);
+                grown += distributions[row].heap_bytes().saturating_sub(before);
+            }
+        }
+    }
+    grown
+}

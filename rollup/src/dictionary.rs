@@ -1,0 +1,130 @@
+//! Strings as small numbers.
+//!
+//! Owns: interning, and the hash that every table of this crate uses for text.
+//! Does not own: which strings are admitted (`census`).
+//!
+//! Invariant: equal strings have equal ids, ids count up from 0 in the order of arrival and never change.
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The hash of a text wherever texts are interned or ordered by hash.
+pub fn hash_text(text: &str) -> u64 {
+    xxh3_64(text.as_bytes())
+}
+
+/// Spreads the bits of a small integer key over all 64 (a folded multiplication, as in wyhash).
+pub(crate) fn mix(key: u64) -> u64 {
+    let product = u128::from(key ^ 0x9E37_79B9_7F4A_7C15) * u128::from(0xD6E8_FEB8_6659_FD93_u64);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+/// A set of strings, each with an id.
+#[derive(Clone, Debug, Default)]
+pub struct Dictionary {
+    /// All strings, end to end.
+    text: String,
+    /// End of each string in `text`.
+    ends: Vec<u64>,
+    /// Kept so that growing the index does not touch the text.
+    hashes: Vec<u64>,
+    index: HashTable<u32>,
+}
+
+impl Dictionary {
+    /// The id of `text`, which is added where it is new.
+    pub fn intern(&mut self, text: &str) -> u32 {
+        self.intern_hashed(text, hash_text(text))
+    }
+
+    /// The same where the caller has the hash already. One dictionary must always be given the same hash for a text.
+    pub fn intern_hashed(&mut self, text: &str, hash: u64) -> u32 {
+        if let Some(id) = self.find_hashed(text, hash) {
+            return id;
+        }
+        let id = self.ends.len() as u32;
+        self.text.push_str(text);
+        self.ends.push(self.text.len() as u64);
+        self.hashes.push(hash);
+        let hashes = &self.hashes;
+        self.index.insert_unique(hash, id, |&other| hashes[other as usize]);
+        id
+    }
+
+    /// The id of `text`, where it is known.
+    pub fn find(&self, text: &str) -> Option<u32> {
+        self.find_hashed(text, hash_text(text))
+    }
+
+    /// The same where the caller has the hash already.
+    pub fn find_hashed(&self, text: &str, hash: u64) -> Option<u32> {
+        let same = |&id: &u32| self.hashes[id as usize] == hash && self.get(id) == text;
+        self.index.find(hash, same).copied()
+    }
+
+    /// The string with this id.
+    ///
+    /// # Panics
+    /// Where the id is not one of this dictionary's.
+    pub fn get(&self, id: u32) -> &str {
+        let id = id as usize;
+        let start = if id == 0 { 0 } else { self.ends[id - 1] as usize };
+        &self.text[start..self.ends[id] as usize]
+    }
+
+    /// The hash of the string with this id.
+    pub fn hash_of(&self, id: u32) -> u64 {
+        self.hashes[id as usize]
+    }
+
+    /// How many strings there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The strings in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len() as u32).map(|id| self.get(id))
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.text.capacity()
+            + self.ends.capacity() * size_of::<u64>()
+            + self.hashes.capacity() * size_of::<u64>()
+            + self.index.allocation_size()
+    }
+
+    /// Forgets all strings and keeps the room they took.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+        self.hashes.clear();
+        self.index.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_strings_have_equal_ids_in_order_of_arrival() {
+        let mut dictionary = Dictionary::default();
+        assert_eq!(["", "a", "ä", "a", ""].map(|text| dictionary.intern(text)), [0, 1, 2, 1, 0]);
+        assert_eq!(dictionary.iter().collect::<Vec<_>>(), ["", "a", "ä"]);
+        assert_eq!(dictionary.find("b"), None);
+    }
+
+    #[test]
+    fn strings_with_equal_hashes_stay_apart() {
+        let mut dictionary = Dictionary::default();
+        assert_ne!(dictionary.intern_hashed("a", 7), dictionary.intern_hashed("b", 7));
+        assert_eq!(dictionary.find_hashed("b", 7), Some(1));
+    }
+}

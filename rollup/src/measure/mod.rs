@@ -1,0 +1,201 @@
+//! Aggregates that merge.
+//!
+//! Owns: the column of one measure, over the rows of a rollup or a partial.
+//! Does not own: which events feed it (`schema`, `bucket`), and rows (`table`, `partial`).
+//!
+//! One kind of measure, one file. Counts and sums are plain integers that saturate: `min(a + b, MAX)` is still
+//! commutative and associative.
+
+pub mod distribution;
+pub mod unique;
+
+use crate::schema::Source;
+use crate::wire::{UintColumn, uint_column};
+use bytes::Bytes;
+use distribution::Distribution;
+use tidemark_proto::v1;
+use unique::Unique;
+
+/// One measure's values, one per row.
+#[derive(Clone, Debug)]
+pub enum MeasureColumn {
+    /// Counts and sums.
+    Integers(Vec<u64>),
+    /// Distinct visitors.
+    Uniques(Vec<Unique>),
+    /// Distributions.
+    Distributions(Vec<Distribution>),
+}
+
+impl MeasureColumn {
+    /// An empty column for a measure of this source.
+    pub fn new(source: &Source) -> Self {
+        match source {
+            Source::Count | Source::Sum(_) => Self::Integers(Vec::new()),
+            Source::Unique => Self::Uniques(Vec::new()),
+            Source::Distribution(_) => Self::Distributions(Vec::new()),
+        }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Integers(values) => values.len(),
+            Self::Uniques(values) => values.len(),
+            Self::Distributions(values) => values.len(),
+        }
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends or drops rows at the end; new ones are empty.
+    pub fn resize(&mut self, len: usize) {
+        match self {
+            Self::Integers(values) => grow(values, len),
+            Self::Uniques(values) => grow(values, len),
+            Self::Distributions(values) => grow(values, len),
+        }
+    }
+
+    /// Merges row `theirs` of `other`, a column of the same kind, into row `mine`.
+    pub fn merge_row(&mut self, mine: usize, other: &Self, theirs: usize) {
+        match (self, other) {
+            (Self::Integers(a), Self::Integers(b)) => a[mine] = a[mine].saturating_add(b[theirs]),
+            (Self::Uniques(a), Self::Uniques(b)) => a[mine].merge(&b[theirs]),
+            (Self::Distributions(a), Self::Distributions(b)) => a[mine].merge(&b[theirs]),
+            (Self::Integers(_) | Self::Uniques(_) | Self::Distributions(_), _) => {
+                unreachable!("columns of one measure have one kind")
+            }
+        }
+    }
+
+    /// Merges rows of `other` into rows of this column: row `i` into row `rows[i]`, or nowhere where that is
+    /// [`NOWHERE`].
+    pub fn merge_rows(&mut self, other: &Self, rows: &[u32]) {
+        match (self, other) {
+            (Self::Integers(a), Self::Integers(b)) => {
+                for_each_row(rows, |mine, theirs| a[mine] = a[mine].saturating_add(b[theirs]));
+            }
+            (Self::Uniques(a), Self::Uniques(b)) => {
+                for_each_row(rows, |mine, theirs| a[mine].merge(&b[theirs]))
+            }
+            (Self::Distributions(a), Self::Distributions(b)) => {
+                for_each_row(rows, |mine, theirs| a[mine].merge(&b[theirs]));
+            }
+            (Self::Integers(_) | Self::Uniques(_) | Self::Distributions(_), _) => {
+                unreachable!("columns of one measure have one kind")
+            }
+        }
+    }
+
+    /// Keeps these rows, in this order.
+    pub fn select(&mut self, rows: &[u32]) {
+        match self {
+            Self::Integers(values) => *values = rows.iter().map(|&row| values[row as usize]).collect(),
+            Self::Uniques(values) => {
+                *values = rows.iter().map(|&row| std::mem::take(&mut values[row as usize])).collect();
+            }
+            Self::Distributions(values) => {
+                *values = rows.iter().map(|&row| std::mem::take(&mut values[row as usize])).collect();
+            }
+        }
+    }
+
+    /// Bytes of the column itself, without what its sketches hold.
+    pub fn column_bytes(&self) -> usize {
+        match self {
+            Self::Integers(values) => values.capacity() * size_of::<u64>(),
+            Self::Uniques(values) => values.capacity() * size_of::<Unique>(),
+            Self::Distributions(values) => values.capacity() * size_of::<Distribution>(),
+        }
+    }
+
+    /// Bytes that the sketches hold.
+    pub fn sketch_bytes(&self) -> usize {
+        match self {
+            Self::Integers(_) => 0,
+            Self::Uniques(values) => values.iter().map(Unique::heap_bytes).sum(),
+            Self::Distributions(values) => values.iter().map(Distribution::heap_bytes).sum(),
+        }
+    }
+
+    /// The column on the wire.
+    pub fn to_wire(&self) -> v1::MeasureColumn {
+        match self {
+            Self::Integers(values) => {
+                v1::MeasureColumn { integers: uint_column(values), ..Default::default() }
+            }
+            Self::Uniques(values) => sketches_to_wire(values, Unique::encode),
+            Self::Distributions(values) => sketches_to_wire(values, Distribution::encode),
+        }
+    }
+
+    /// Reads `len` rows of a measure of this source; `None` where the bytes are malformed.
+    pub fn from_wire(wire: v1::MeasureColumn, source: &Source, len: usize) -> Option<Self> {
+        match Self::new(source) {
+            Self::Integers(mut values) => {
+                UintColumn::of(wire.integers, len)?.read_into(len, &mut values);
+                Some(Self::Integers(values))
+            }
+            Self::Uniques(_) => sketches_from_wire(&wire, len, Unique::decode).map(Self::Uniques),
+            Self::Distributions(_) => {
+                sketches_from_wire(&wire, len, Distribution::decode).map(Self::Distributions)
+            }
+        }
+    }
+}
+
+/// The row that takes nothing, in [`MeasureColumn::merge_rows`].
+pub const NOWHERE: u32 = u32::MAX;
+
+fn for_each_row(rows: &[u32], mut merge: impl FnMut(usize, usize)) {
+    for (theirs, &mine) in rows.iter().enumerate() {
+        if mine != NOWHERE {
+            merge(mine as usize, theirs);
+        }
+    }
+}
+
+/// Resizes a column, growing by half instead of doubling: rows are most of the memory there is.
+pub(crate) fn grow<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
+    if len > values.capacity() {
+        let target = (values.len() + values.len() / 2).max(len).max(4);
+        values.reserve_exact(target - values.len());
+    }
+    values.resize(len, T::default());
+}
+
+fn sketches_to_wire<T>(values: &[T], encode: impl Fn(&T, &mut Vec<u8>)) -> v1::MeasureColumn {
+    let mut sketches = Vec::new();
+    let mut lengths = Vec::with_capacity(values.len());
+    for value in values {
+        let before = sketches.len();
+        encode(value, &mut sketches);
+        lengths.push((sketches.len() - before) as u64);
+    }
+    v1::MeasureColumn {
+        integers: Bytes::new(),
+        sketch_lengths: uint_column(&lengths),
+        sketches: sketches.into(),
+    }
+}
+
+fn sketches_from_wire<T>(
+    wire: &v1::MeasureColumn,
+    len: usize,
+    decode: impl Fn(&[u8]) -> Option<T>,
+) -> Option<Vec<T>> {
+    let mut lengths = Vec::new();
+    UintColumn::of(wire.sketch_lengths.clone(), len)?.read_into(len, &mut lengths);
+    let mut rest: &[u8] = &wire.sketches;
+    let mut values = Vec::with_capacity(len);
+    for length in lengths {
+        let (sketch, tail) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        rest = tail;
+        values.push(decode(sketch)?);
+    }
+    rest.is_empty().then_some(values)
+}

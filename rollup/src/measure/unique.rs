@@ -1,0 +1,411 @@
+//! Distinct visitors.
+//!
+//! Owns: a mergeable set of 64-bit hashes that counts its members: exactly up to [`EXACT_MAX`], by HyperLogLog
+//! beyond.
+//! Does not own: hashing visitors.
+//!
+//! Invariants:
+//! * The value is a function of the set of hashes inserted: order, repetition and the way of merging do not matter.
+//! * Small sets stay small: one hash needs no heap, registers exist only beyond `EXACT_MAX` hashes.
+//!
+//! Sources: Flajolet et al., "HyperLogLog" (2007), for the registers; Ertl, "New cardinality estimation algorithms
+//! for HyperLogLog sketches" (2017), algorithm 6, for the estimate, which needs no bias tables and no threshold.
+
+use crate::wire::{put_varint, take_varint};
+
+/// Up to so many hashes are kept as they are, and counted exactly.
+pub const EXACT_MAX: usize = 256;
+/// Bits of a hash that choose the register.
+const PRECISION: u32 = 14;
+/// How many registers there are: one byte each.
+const REGISTERS: usize = 1 << PRECISION;
+/// The largest value of a register.
+const MAX_RANK: usize = 64 - PRECISION as usize + 1;
+/// Standard error of the estimate: 1.04 / sqrt(2^14).
+pub const STANDARD_ERROR: f64 = 0.0081;
+
+/// A set of hashes that counts its members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Unique {
+    /// Nobody.
+    #[default]
+    Empty,
+    /// One hash.
+    One(u64),
+    /// 2 to [`EXACT_MAX`] hashes, ascending.
+    // Boxed twice to keep the enum at 16 bytes: a rollup has one for each row, and nearly all hold one hash.
+    #[allow(clippy::box_collection)]
+    Exact(Box<Vec<u64>>),
+    /// More: the registers.
+    Registers(Box<[u8; REGISTERS]>),
+}
+
+const _: () = assert!(size_of::<Unique>() == 16);
+
+impl Unique {
+    /// Adds a hash. Its high bits must be as good as its low ones.
+    pub fn insert(&mut self, hash: u64) {
+        match self {
+            Self::Registers(registers) => observe(registers, hash),
+            Self::Empty => *self = Self::One(hash),
+            Self::One(only) if *only == hash => {}
+            Self::One(only) => {
+                *self = Self::Exact(Box::new(vec![hash.min(*only), hash.max(*only)]));
+            }
+            Self::Exact(hashes) => {
+                let Err(at) = hashes.binary_search(&hash) else { return };
+                if hashes.len() < EXACT_MAX {
+                    hashes.insert(at, hash);
+                } else {
+                    let mut registers = registers_of(hashes);
+                    observe(&mut registers, hash);
+                    *self = Self::Registers(registers);
+                }
+            }
+        }
+    }
+
+    /// Adds everything that `other` holds.
+    pub fn merge(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (_, Self::Empty) => {}
+            (_, Self::One(hash)) => self.insert(*hash),
+            (Self::Registers(mine), Self::Registers(theirs)) => {
+                for (mine, theirs) in mine.iter_mut().zip(theirs.iter()) {
+                    *mine = (*mine).max(*theirs);
+                }
+            }
+            (Self::Registers(mine), Self::Exact(hashes)) => {
+                hashes.iter().for_each(|&hash| observe(mine, hash))
+            }
+            (Self::Empty, _) => *self = other.clone(),
+            (Self::One(_) | Self::Exact(_), Self::Registers(theirs)) => {
+                let mut registers = theirs.clone();
+                self.exact().iter().for_each(|&hash| observe(&mut registers, hash));
+                *self = Self::Registers(registers);
+            }
+            (Self::One(_) | Self::Exact(_), Self::Exact(theirs)) => {
+                *self = Self::from_ascending(union(self.exact(), theirs))
+            }
+        }
+    }
+
+    /// How many distinct hashes there are: exact up to [`EXACT_MAX`], estimated beyond.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::One(_) => 1,
+            Self::Exact(hashes) => hashes.len() as u64,
+            Self::Registers(registers) => estimate(registers).round() as u64,
+        }
+    }
+
+    /// Whether [`count`](Self::count) estimates.
+    pub fn is_estimated(&self) -> bool {
+        matches!(self, Self::Registers(_))
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Empty | Self::One(_) => 0,
+            Self::Exact(hashes) => size_of::<Vec<u64>>() + hashes.capacity() * size_of::<u64>(),
+            Self::Registers(_) => REGISTERS,
+        }
+    }
+
+    /// Appends the set's bytes: equal sets have equal bytes.
+    ///
+    /// A varint n up to [`EXACT_MAX`] and n hashes, ascending, 8 bytes little-endian each; or 257 and all registers; or
+    /// 258, a varint n, and n times the distance to the next set register (varint) and its value (a byte), where that
+    /// is shorter.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let Self::Registers(registers) = self else {
+            let hashes = self.exact();
+            put_varint(hashes.len() as u64, out);
+            hashes.iter().for_each(|hash| out.extend(hash.to_le_bytes()));
+            return;
+        };
+        let set = registers.iter().filter(|&&rank| rank > 0).count();
+        // Distances take one or two bytes; two and the value at most.
+        if set * 3 >= REGISTERS {
+            put_varint(ENCODED_DENSE, out);
+            out.extend(registers.iter());
+            return;
+        }
+        put_varint(ENCODED_SPARSE, out);
+        put_varint(set as u64, out);
+        let mut next = 0;
+        for (slot, &rank) in registers.iter().enumerate().filter(|&(_, &rank)| rank > 0) {
+            put_varint((slot - next) as u64, out);
+            out.push(rank);
+            next = slot + 1;
+        }
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote; `None` for anything else.
+    pub fn decode(mut input: &[u8]) -> Option<Self> {
+        let tag = take_varint(&mut input)?;
+        let decoded = match tag {
+            ENCODED_DENSE => {
+                let (registers, rest) = input.split_at_checked(REGISTERS)?;
+                input = rest;
+                let registers: Box<[u8; REGISTERS]> =
+                    registers.to_vec().into_boxed_slice().try_into().ok()?;
+                Self::Registers(registers)
+            }
+            ENCODED_SPARSE => Self::Registers(decode_sparse(&mut input)?),
+            len => {
+                let len = usize::try_from(len).ok().filter(|&len| len <= EXACT_MAX)?;
+                let (hashes, rest) = input.split_at_checked(len * 8)?;
+                input = rest;
+                let hashes: Vec<u64> =
+                    hashes.as_chunks::<8>().0.iter().map(|&hash| u64::from_le_bytes(hash)).collect();
+                if !hashes.is_sorted_by(|a, b| a < b) {
+                    return None;
+                }
+                Self::from_ascending(hashes)
+            }
+        };
+        let valid = match &decoded {
+            Self::Registers(registers) => registers.iter().all(|&rank| usize::from(rank) <= MAX_RANK),
+            _ => true,
+        };
+        (input.is_empty() && valid).then_some(decoded)
+    }
+
+    fn exact(&self) -> &[u64] {
+        match self {
+            Self::One(hash) => std::slice::from_ref(hash),
+            Self::Exact(hashes) => hashes,
+            Self::Empty | Self::Registers(_) => &[],
+        }
+    }
+
+    fn from_ascending(hashes: Vec<u64>) -> Self {
+        match hashes.len() {
+            0 => Self::Empty,
+            1 => Self::One(hashes[0]),
+            2..=EXACT_MAX => Self::Exact(Box::new(hashes)),
+            _ => Self::Registers(registers_of(&hashes)),
+        }
+    }
+}
+
+const ENCODED_DENSE: u64 = EXACT_MAX as u64 + 1;
+const ENCODED_SPARSE: u64 = EXACT_MAX as u64 + 2;
+
+fn decode_sparse(input: &mut &[u8]) -> Option<Box<[u8; REGISTERS]>> {
+    let set = take_varint(input)?;
+    let mut registers = Box::new([0; REGISTERS]);
+    let mut next = 0_usize;
+    for _ in 0..set {
+        let slot = next.checked_add(usize::try_from(take_varint(input)?).ok()?)?;
+        let (&rank, rest) = input.split_first()?;
+        *input = rest;
+        *registers.get_mut(slot)? = rank;
+        next = slot + 1;
+    }
+    Some(registers)
+}
+
+fn union(a: &[u64], b: &[u64]) -> Vec<u64> {
+    let mut merged = Vec::with_capacity(a.len() + b.len());
+    let (mut a, mut b) = (a.iter().copied().peekable(), b.iter().copied().peekable());
+    loop {
+        let next = match (a.peek(), b.peek()) {
+            (Some(x), Some(y)) => *x.min(y),
+            (Some(x), None) => *x,
+            (None, Some(y)) => *y,
+            (None, None) => return merged,
+        };
+        merged.push(next);
+        a.next_if_eq(&next);
+        b.next_if_eq(&next);
+    }
+}
+
+fn registers_of(hashes: &[u64]) -> Box<[u8; REGISTERS]> {
+    let mut registers = Box::new([0; REGISTERS]);
+    hashes.iter().for_each(|&hash| observe(&mut registers, hash));
+    registers
+}
+
+fn observe(registers: &mut [u8; REGISTERS], hash: u64) {
+    let slot = (hash >> (64 - PRECISION)) as usize;
+    // The guard bit bounds the rank where all remaining bits are zero.
+    let rank = ((hash << PRECISION) | (1 << (PRECISION - 1))).leading_zeros() as u8 + 1;
+    registers[slot] = registers[slot].max(rank);
+}
+
+/// Ertl's improved estimator.
+fn estimate(registers: &[u8; REGISTERS]) -> f64 {
+    let mut histogram = [0_u32; MAX_RANK + 1];
+    registers.iter().for_each(|&rank| histogram[usize::from(rank)] += 1);
+    let m = REGISTERS as f64;
+    let mut z = m * tau(1.0 - f64::from(histogram[MAX_RANK]) / m);
+    for &count in histogram[1..MAX_RANK].iter().rev() {
+        z = 0.5 * (z + f64::from(count));
+    }
+    z += m * sigma(f64::from(histogram[0]) / m);
+    m * m / (2.0 * std::f64::consts::LN_2 * z)
+}
+
+fn sigma(mut x: f64) -> f64 {
+    if x == 1.0 {
+        return f64::INFINITY;
+    }
+    let (mut y, mut z) = (1.0, x);
+    loop {
+        x *= x;
+        let previous = z;
+        z += x * y;
+        y += y;
+        if z == previous {
+            return z;
+        }
+    }
+}
+
+fn tau(mut x: f64) -> f64 {
+    if x == 0.0 || x == 1.0 {
+        return 0.0;
+    }
+    let (mut y, mut z) = (1.0, 1.0 - x);
+    loop {
+        x = x.sqrt();
+        let previous = z;
+        y *= 0.5;
+        z -= (1.0 - x).powi(2) * y;
+        if z == previous {
+            return z / 3.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyperloglogplus::{HyperLogLog as _, HyperLogLogPlus};
+    use proptest::prelude::*;
+    use std::hash::{BuildHasherDefault, Hasher};
+
+    fn hash(number: u64) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes())
+    }
+
+    fn set(numbers: impl IntoIterator<Item = u64>) -> Unique {
+        let mut unique = Unique::default();
+        numbers.into_iter().for_each(|number| unique.insert(hash(number)));
+        unique
+    }
+
+    #[test]
+    fn up_to_256_visitors_are_counted_exactly_and_without_registers() {
+        for n in 0..=256 {
+            let unique = set((0..n).chain(0..n));
+            assert_eq!(unique.count(), n);
+            assert!(!unique.is_estimated());
+        }
+        assert!(set(0..257).is_estimated());
+        assert_eq!(set(0..1).heap_bytes(), 0);
+    }
+
+    #[test]
+    fn estimates_stay_within_four_standard_errors() {
+        for n in [257, 1_000, 5_000, 20_000, 100_000, 1_000_000] {
+            let count = set(0..n).count() as f64;
+            let error = (count - n as f64).abs() / n as f64;
+            assert!(error < 4.0 * STANDARD_ERROR, "{n}: {count}, off by {error}");
+        }
+    }
+
+    #[derive(Default)]
+    struct Identity(u64);
+    impl Hasher for Identity {
+        fn finish(&self) -> u64 {
+            self.0
+        }
+        fn write(&mut self, _: &[u8]) {
+            unreachable!("only u64 is hashed")
+        }
+        fn write_u64(&mut self, hash: u64) {
+            self.0 = hash;
+        }
+    }
+
+    #[test]
+    fn an_independent_implementation_agrees_on_large_sets() {
+        for n in [2_000_u64, 30_000, 300_000] {
+            let mut other: HyperLogLogPlus<u64, BuildHasherDefault<Identity>> =
+                HyperLogLogPlus::new(14, BuildHasherDefault::default()).unwrap();
+            (0..n).for_each(|number| other.insert(&hash(number)));
+            let (ours, theirs) = (set(0..n).count() as f64, other.count());
+            assert!((ours - theirs).abs() / theirs < 0.03, "{n}: {ours} against {theirs}");
+        }
+    }
+
+    #[test]
+    fn malformed_bytes_are_refused() {
+        let mut rank_too_high = vec![0x81, 2];
+        rank_too_high.extend([52; REGISTERS]);
+        for bytes in [
+            &[][..],
+            &[1],
+            &[2, 0, 0],
+            &[0x81, 2, 0],
+            &[0x82, 2, 1, 0xFF, 0xFF, 3, 1],
+            &[0xFF, 0xFF],
+            &[0, 0],
+            &rank_too_high,
+        ] {
+            assert_eq!(Unique::decode(bytes), None, "{:?}", &bytes[..bytes.len().min(8)]);
+        }
+        let mut descending = vec![2];
+        descending.extend([9_u64.to_le_bytes(), 3_u64.to_le_bytes()].concat());
+        assert_eq!(Unique::decode(&descending), None);
+    }
+
+    fn any_numbers() -> impl Strategy<Value = Vec<u64>> {
+        prop_oneof![
+            prop::collection::vec(0_u64..40, 0..4),
+            prop::collection::vec(0_u64..400, 0..600),
+            (0_u64..5_000, 0_u64..20_000).prop_map(|(from, len)| (from..from + len).collect()),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn merging_in_any_order_equals_inserting_everything(a in any_numbers(), b in any_numbers(), c in any_numbers()) {
+            let all = set(a.iter().chain(&b).chain(&c).copied());
+            let (a, b, c) = (set(a), set(b), set(c));
+            for order in [[&a, &b, &c], [&c, &b, &a], [&b, &a, &c], [&b, &c, &a]] {
+                let mut merged = Unique::default();
+                order.into_iter().for_each(|part| merged.merge(part));
+                order.into_iter().for_each(|part| merged.merge(part));
+                prop_assert_eq!(&merged, &all);
+            }
+            let mut right = b.clone();
+            right.merge(&c);
+            let mut left = a.clone();
+            left.merge(&right);
+            prop_assert_eq!(&left, &all);
+        }
+
+        #[test]
+        fn sets_read_back_as_written(numbers in any_numbers()) {
+            let unique = set(numbers);
+            let mut bytes = Vec::new();
+            unique.encode(&mut bytes);
+            prop_assert_eq!(Unique::decode(&bytes), Some(unique));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Some(unique) = Unique::decode(&bytes) {
+                unique.count();
+            }
+        }
+    }
+}

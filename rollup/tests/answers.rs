@@ -1,0 +1,226 @@
+//! Answers are a function of the events alone: not of the number of nodes or shards, not of the order of blocks, not of how
+//! often they come. Held against a second, naive implementation.
+
+mod common;
+
+use common::{Cluster, NOW_MS, Plain, batches, naive, now, parse, rows};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use tidemark_proto::v1;
+
+fn any_event() -> impl Strategy<Value = Plain> {
+    let time = prop_oneof![
+        4 => 0_i64..7_200_000,
+        1 => 86_400_000_i64..88_200_000,
+    ];
+    let dimensions = (prop::option::of(0_u32..4), prop::option::of(0_u32..12));
+    let values = (prop::option::of(0_u32..5000), prop::option::of(0_u32..300));
+    (0_u32..3, 0_u32..7, time, 0_u32..6, prop::option::of(0_u32..15), dimensions, values).prop_map(
+        |(site, url, ago, kind, visitor, (device, country), (bytes, load_ms))| Plain {
+            site: format!("site{}.com", site / 2),
+            url: format!("/page/{url}"),
+            time_ms: NOW_MS - ago,
+            kind: if kind == 0 { "share" } else { "view" }.to_owned(),
+            visitor,
+            dimensions: BTreeMap::from_iter(
+                device
+                    .map(|device| ("device", format!("device{device}")))
+                    .into_iter()
+                    .chain(country.map(|country| ("country", format!("country{country}")))),
+            ),
+            values: BTreeMap::from_iter(
+                bytes
+                    .map(|bytes| ("bytes", bytes))
+                    .into_iter()
+                    .chain(load_ms.map(|load_ms| ("load_ms", load_ms))),
+            ),
+        },
+    )
+}
+
+fn any_query() -> impl Strategy<Value = v1::Query> {
+    let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<String>>();
+    let groups = prop::sample::select(vec![
+        texts(&[]),
+        texts(&["url"]),
+        texts(&["country"]),
+        texts(&["url", "country"]),
+        texts(&["device", "country"]),
+        texts(&["site"]),
+        texts(&["site", "url"]),
+    ]);
+    let filter = prop::sample::select(vec![
+        None,
+        Some(v1::Filter { dimension: "device".into(), r#in: texts(&["device1", ""]), ..Default::default() }),
+        Some(v1::Filter {
+            dimension: "country".into(),
+            not_in: texts(&["country3", "(other)"]),
+            ..Default::default()
+        }),
+        Some(v1::Filter {
+            dimension: "country".into(),
+            prefix: Some("country1".into()),
+            ..Default::default()
+        }),
+        Some(v1::Filter {
+            dimension: "url".into(),
+            r#in: texts(&["/page/2", "/page/3"]),
+            ..Default::default()
+        }),
+        Some(v1::Filter { dimension: "site".into(), prefix: Some("site0".into()), ..Default::default() }),
+    ]);
+    (
+        prop::sample::select(vec!["site0.com", "site1.com", "*"]),
+        prop::sample::select(vec!["", "5m", "1h", "1d"]),
+        groups,
+        filter,
+        prop::sample::select(vec![1_u32, 2, 5, 0]),
+        prop::sample::select(vec!["", "", "1d", "5m"]),
+        prop::sample::select(vec!["-10m", "-2h", "-3d"]),
+    )
+        .prop_map(move |(site, granularity, group_by, filter, limit, versus, from)| v1::Query {
+            site: site.to_owned(),
+            from: from.to_owned(),
+            to: "now".to_owned(),
+            granularity: granularity.to_owned(),
+            measures: ["views", "visitors", "bytes", "load_ms.p95"].map(str::to_owned).to_vec(),
+            group_by,
+            filters: filter.into_iter().collect(),
+            order_by: String::new(),
+            limit,
+            versus: versus.to_owned(),
+        })
+}
+
+fn fill(cluster: &mut Cluster, events: &[Plain], size: usize, order: &[prop::sample::Index]) {
+    let mut blocks: Vec<v1::Block> =
+        batches(events, size).iter().flat_map(|batch| cluster.split(batch).blocks).collect();
+    // Some come twice, and all in another order.
+    let again: Vec<v1::Block> =
+        order.iter().filter(|_| !blocks.is_empty()).map(|index| index.get(&blocks).clone()).collect();
+    blocks.extend(again);
+    for (from, to) in order.iter().zip(order.iter().rev()) {
+        let (from, to) = (from.index(blocks.len().max(1)), to.index(blocks.len().max(1)));
+        if !blocks.is_empty() {
+            blocks.swap(from, to);
+        }
+    }
+    blocks.iter().for_each(|block| cluster.apply(block));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+    #[test]
+    fn every_cluster_gives_the_answer_that_the_events_give(
+        events in prop::collection::vec(any_event(), 0..80),
+        size in 1_usize..40,
+        order in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        query in any_query(),
+        limit in prop::sample::select(vec![2_u32, 5, 10_000]),
+    ) {
+        let query = parse(&query);
+        let expected = naive(&events, &query, limit);
+        for (nodes, shards) in [(1, 1), (1, 64), (3, 64), (3, 4)] {
+            let mut cluster = Cluster::new(nodes, shards, limit);
+            fill(&mut cluster, &events, size, &order);
+            let answer = cluster.answer(&query, order.len() % 2 == 1);
+            prop_assert_eq!(&rows(&answer), &expected, "{} nodes, {} shards", nodes, shards);
+        }
+    }
+
+    #[test]
+    fn every_event_is_counted_or_rejected_with_a_reason_and_never_both(
+        events in prop::collection::vec(any_event(), 1..60),
+        future in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+    ) {
+        let mut wire: Vec<v1::Event> = events.iter().map(common::to_wire).collect();
+        for index in future {
+            let at = index.index(wire.len());
+            wire[at].time_ms = NOW_MS + 3_600_000;
+        }
+        let sent = wire.len();
+        let bad = wire.iter().filter(|event| event.time_ms > NOW_MS).count();
+        let mut cluster = Cluster::new(1, 16, 10_000);
+        let split = cluster.split(&common::batch(1, 1, wire));
+        prop_assert_eq!(split.rejected.len(), bad);
+        let in_blocks: u32 = split.blocks.iter().map(|block| block.event_count).sum();
+        prop_assert_eq!(in_blocks as usize, sent - bad);
+        split.blocks.iter().for_each(|block| cluster.apply(block));
+        let facts = |read: fn(&tidemark_rollup::table::SiteFacts) -> u64| -> u64 {
+            let buckets = cluster.shards.iter().flat_map(|shard| shard.buckets());
+            buckets.map(|bucket| bucket.sites().filter_map(|site| bucket.facts(site)).map(read).sum::<u64>()).sum()
+        };
+        prop_assert_eq!(facts(|facts| facts.counted) as usize, sent - bad);
+        prop_assert_eq!(facts(|facts| facts.rejected_total()) as usize, bad);
+    }
+}
+
+#[test]
+fn a_value_beyond_the_limit_counts_under_other_and_the_facts_say_so() {
+    let event = |n: u32| Plain {
+        site: "site0.com".into(),
+        url: format!("/{n}"),
+        time_ms: NOW_MS - 1000,
+        kind: "view".into(),
+        visitor: None,
+        dimensions: BTreeMap::from([("country", format!("c{n}")), ("device", "phone".into())]),
+        values: BTreeMap::new(),
+    };
+    let events: Vec<Plain> = (0..50).map(event).collect();
+    let query = v1::Query {
+        site: "site0.com".into(),
+        measures: vec!["views".into()],
+        group_by: vec!["country".into()],
+        ..Default::default()
+    };
+    let mut cluster = Cluster::new(3, 64, 10);
+    fill(&mut cluster, &events, 7, &[]);
+    let answer = cluster.answer(&parse(&query), false);
+    assert_eq!(rows(&answer).len(), 11);
+    assert_eq!(rows(&answer)[0], ["\"(other)\"", "40"]);
+    assert_eq!(answer.facts.unwrap().capped, ["country"]);
+
+    let by_device = v1::Query { group_by: vec!["device".into()], ..query };
+    let answer = cluster.answer(&parse(&by_device), false);
+    assert_eq!(rows(&answer), [["\"phone\"", "50"]]);
+    assert!(answer.facts.unwrap().capped.is_empty());
+}
+
+#[test]
+fn a_rollup_does_not_grow_with_values_beyond_the_limit() {
+    let event = |n: u32| Plain {
+        site: "site0.com".into(),
+        url: "/".into(),
+        time_ms: NOW_MS - 1000,
+        kind: "view".into(),
+        visitor: None,
+        dimensions: BTreeMap::from([("country", format!("country number {n}"))]),
+        values: BTreeMap::new(),
+    };
+    let events: Vec<Plain> = (0..50_000).map(event).collect();
+    let mut cluster = Cluster::new(1, 1, 100);
+    fill(&mut cluster, &events, 1000, &[]);
+    // 100 values, and those that were among the smallest for a while: 100 ln 500 = 621 on average.
+    let values = cluster.shards[0].row_count();
+    assert!((101..1_200).contains(&values), "{values} rows");
+    assert!(cluster.shards[0].heap_bytes() < 400_000, "{} bytes", cluster.shards[0].heap_bytes());
+}
+
+#[test]
+fn late_events_are_counted_and_told() {
+    let event = Plain {
+        site: "site0.com".into(),
+        url: "/".into(),
+        time_ms: NOW_MS - 3_600_000,
+        kind: "view".into(),
+        visitor: None,
+        dimensions: BTreeMap::new(),
+        values: BTreeMap::new(),
+    };
+    let mut cluster = Cluster::new(1, 4, 100);
+    fill(&mut cluster, &[event], 1, &[]);
+    let query = v1::Query { site: "site0.com".into(), from: "-2h".into(), ..Default::default() };
+    let facts = cluster.answer(&parse(&query), false).facts.unwrap();
+    assert_eq!((facts.late, facts.from_memory, facts.freshness_ms), (1, 1, Some(3_600_000)));
+    assert_eq!(now().as_unix_ms(), NOW_MS);
+}

@@ -1,0 +1,265 @@
+//! A whole cluster without I/O, and a naive second implementation to hold it against.
+
+#![allow(unreachable_pub, missing_docs)]
+
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tidemark_proto::v1;
+use tidemark_rollup::answer::answer;
+use tidemark_rollup::canonical::KeepParams;
+use tidemark_rollup::census::Census;
+use tidemark_rollup::dictionary::hash_text;
+use tidemark_rollup::event::{TimeRules, visitor_hash};
+use tidemark_rollup::partial::Partial;
+use tidemark_rollup::query::Query;
+use tidemark_rollup::scan::{DistinctCounts, Folds, ScanContext, scan, take_census};
+use tidemark_rollup::schema::Schema;
+use tidemark_rollup::shard::{Shard, ShardRules};
+use tidemark_rollup::sharding::ShardCount;
+use tidemark_rollup::split::{Rules, Split, split};
+use tidemark_rollup::time::EventTime;
+
+pub const NOW_MS: i64 = 1_431_857_100_000; // 2015-05-17T10:05:00Z
+
+pub fn now() -> EventTime {
+    EventTime::from_unix_ms(NOW_MS)
+}
+
+/// An event that is good, as tests spell it.
+#[derive(Clone, Debug)]
+pub struct Plain {
+    pub site: String,
+    pub url: String,
+    pub time_ms: i64,
+    pub kind: String,
+    pub visitor: Option<u32>,
+    pub dimensions: BTreeMap<&'static str, String>,
+    pub values: BTreeMap<&'static str, u32>,
+}
+
+pub fn to_wire(event: &Plain) -> v1::Event {
+    let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    v1::Event {
+        site: bytes(&event.site),
+        url: bytes(&event.url),
+        time_ms: event.time_ms,
+        kind: bytes(&event.kind),
+        visitor: event.visitor.map(|visitor| bytes(&format!("v{visitor}"))).unwrap_or_default(),
+        visitor_hash: 0,
+        dimensions: event
+            .dimensions
+            .iter()
+            .map(|(name, value)| v1::event::DimensionsEntry { key: bytes(name), value: bytes(value) })
+            .collect(),
+        values: event
+            .values
+            .iter()
+            .map(|(name, &value)| v1::event::ValuesEntry { key: bytes(name), value: i64::from(value) })
+            .collect(),
+    }
+}
+
+pub fn batch(producer: u8, seq: u64, events: Vec<v1::Event>) -> v1::EventBatch {
+    v1::EventBatch { producer: vec![producer; 16].into(), seq, sealed_at_ms: NOW_MS, events }
+}
+
+pub fn batches(events: &[Plain], size: usize) -> Vec<v1::EventBatch> {
+    let chunks = events.chunks(size.max(1)).enumerate();
+    chunks
+        .map(|(seq, chunk)| batch(1 + (seq % 2) as u8, seq as u64, chunk.iter().map(to_wire).collect()))
+        .collect()
+}
+
+/// A cluster of pure parts: shards, spread over nodes.
+pub struct Cluster {
+    pub shards: Vec<Shard>,
+    nodes: usize,
+    rules: ShardRules,
+}
+
+impl Cluster {
+    pub fn new(nodes: usize, shards: u32, dimension_values: u32) -> Self {
+        let rules = ShardRules {
+            schema: Arc::new(Schema::default()),
+            shards: ShardCount::new(shards).unwrap(),
+            times: TimeRules::default(),
+            dimension_values,
+        };
+        let shards = rules.shards.shards().map(|id| Shard::new(id, rules.clone())).collect();
+        Self { shards, nodes, rules }
+    }
+
+    pub fn split(&self, batch: &v1::EventBatch) -> Split {
+        let keep_params = KeepParams::default();
+        let rules = Rules {
+            schema: Some(&self.rules.schema),
+            keep_params: &keep_params,
+            times: self.rules.times,
+            shards: self.rules.shards,
+        };
+        split(batch, &rules, now()).unwrap()
+    }
+
+    pub fn apply(&mut self, block: &v1::Block) {
+        self.shards[block.shard as usize].apply(block).unwrap();
+    }
+
+    /// What each node answers, merged over its shards and sent over the wire.
+    fn partials(&self, query: &Query, folds: &Folds, reversed: bool) -> (Partial, DistinctCounts) {
+        let share = self.rules.dimension_values / self.rules.shards.get();
+        let context = ScanContext { folds: folds.clone(), share };
+        let mut merged = Partial::new(query);
+        let mut distinct = DistinctCounts::default();
+        let mut nodes: Vec<usize> = (0..self.nodes).collect();
+        if reversed {
+            nodes.reverse();
+        }
+        for node in nodes {
+            let mut partial = Partial::new(query);
+            for shard in self.shards.iter().skip(node).step_by(self.nodes) {
+                let buckets: Vec<_> = shard.buckets().cloned().collect();
+                let scanned = scan(&buckets, query, &context);
+                partial.merge(&scanned.partial);
+                distinct.merge(&scanned.distinct);
+            }
+            if query.groups_stay_in_one_shard() {
+                partial.keep_first(query);
+            }
+            let wire = partial.checked().unwrap().to_wire();
+            merged.merge(&Partial::from_wire(wire, query).unwrap());
+        }
+        (merged, distinct)
+    }
+
+    /// The answer, as a coordinator would make it.
+    pub fn answer(&self, query: &Query, reversed: bool) -> v1::Answer {
+        let limit = self.rules.dimension_values;
+        let share = limit / self.rules.shards.get();
+        let (first, distinct) = self.partials(query, &Folds::default(), reversed);
+        let over: Vec<_> = distinct
+            .bounds(self.rules.shards.get(), share)
+            .filter(|&(_, bound)| bound > u64::from(limit))
+            .map(|(of, _)| of.clone())
+            .collect();
+        let mut censuses = vec![Census::default(); over.len()];
+        for shard in &self.shards {
+            let buckets: Vec<_> = shard.buckets().cloned().collect();
+            for (mine, theirs) in censuses.iter_mut().zip(take_census(&buckets, &over)) {
+                mine.merge(&theirs, limit);
+            }
+        }
+        let mut folds = Folds::default();
+        for (of, census) in over.into_iter().zip(&censuses) {
+            if let Some(max_kept) = census.max_kept_hash(limit) {
+                folds.insert(of, max_kept);
+            }
+        }
+        let merged = if folds.is_empty() { first } else { self.partials(query, &folds, reversed).0 };
+        answer(merged, query, now())
+    }
+}
+
+pub fn parse(query: &v1::Query) -> Query {
+    Query::parse(query, &Schema::default(), now()).unwrap()
+}
+
+/// The rows of an answer as text, so that tests can compare and print them.
+pub fn rows(answer: &v1::Answer) -> Vec<Vec<String>> {
+    use v1::value::Kind;
+    let cell = |value: &v1::Value| match &value.kind {
+        None => "-".to_owned(),
+        Some(Kind::Text(text)) => format!("{text:?}"),
+        Some(Kind::Integer(integer)) => integer.to_string(),
+        Some(Kind::Number(number)) => format!("{number:.6}"),
+    };
+    answer.rows.iter().map(|row| row.values.iter().map(cell).collect()).collect()
+}
+
+/// A second implementation, by plain sets and lists over all events. Measures: views, visitors, bytes, load_ms.p95.
+pub fn naive(events: &[Plain], query: &Query, limit: u32) -> Vec<Vec<String>> {
+    use tidemark_rollup::query::{Field, SiteSelection};
+    let bucket_of = |event: &Plain| event.time_ms - event.time_ms.rem_euclid(300_000);
+    let mut values: BTreeMap<(&str, i64, &str), BTreeSet<(u64, &str)>> = BTreeMap::new();
+    for event in events {
+        for (dimension, value) in &event.dimensions {
+            if !value.is_empty() {
+                let set = values.entry((&event.site, bucket_of(event), dimension)).or_default();
+                set.insert((hash_text(value), value));
+            }
+        }
+    }
+    let field = |event: &Plain, field: &Field| match field {
+        Field::Site => event.site.clone(),
+        Field::Url => event.url.clone(),
+        Field::Dimension(name) => {
+            let value = event.dimensions.get(name.as_str()).cloned().unwrap_or_default();
+            let set = values.get(&(event.site.as_str(), bucket_of(event), name.as_str()));
+            let rank = set.and_then(|set| set.iter().position(|&(_, known)| known == value));
+            if rank.is_some_and(|rank| rank >= limit as usize) { "(other)".to_owned() } else { value }
+        }
+    };
+    #[derive(Default)]
+    struct Cells {
+        views: u64,
+        visitors: BTreeSet<u64>,
+        bytes: u64,
+        load_ms: Vec<u64>,
+    }
+    let mut groups: BTreeMap<(u32, Vec<String>), [Cells; 2]> = BTreeMap::new();
+    for event in events {
+        let site_fits = match &query.site {
+            SiteSelection::One(site) => event.site == *site,
+            SiteSelection::All => true,
+        };
+        if !site_fits || !query.filters.iter().all(|filter| filter.test.passes(&field(event, &filter.field)))
+        {
+            continue;
+        }
+        let offsets = [Some(std::time::Duration::ZERO), query.versus];
+        for (period, offset) in offsets.into_iter().enumerate() {
+            let Some(offset) = offset else { continue };
+            let shown_at = EventTime::from_unix_ms(bucket_of(event)).plus(offset);
+            if !(query.from..query.to).contains(&shown_at) {
+                continue;
+            }
+            let key = query.group_by.iter().map(|by| field(event, by)).collect();
+            let cells = &mut groups.entry((query.step_of(shown_at), key)).or_default()[period];
+            cells.views += u64::from(event.kind == "view");
+            cells
+                .visitors
+                .extend(event.visitor.map(|visitor| visitor_hash(format!("v{visitor}").as_bytes())));
+            cells.bytes += event.values.get("bytes").map_or(0, |&bytes| u64::from(bytes));
+            cells.load_ms.extend(event.values.get("load_ms").map(|&load_ms| u64::from(load_ms)));
+        }
+    }
+    let mut rows: Vec<(u32, u64, Vec<String>, Vec<String>)> = Vec::new();
+    for ((step, key), mut cells) in groups {
+        let mut texts = Vec::new();
+        if query.granularity.name() != "all" {
+            texts.push(format!("{:?}", EventTime::from_unix_ms(i64::from(step) * 1000).to_string()));
+        }
+        texts.extend(key.iter().map(|text| format!("{text:?}")));
+        let views = cells[0].views;
+        for cells in cells.iter_mut().take(1 + usize::from(query.versus.is_some())) {
+            cells.load_ms.sort_unstable();
+            let rank = (0.95 * cells.load_ms.len() as f64).ceil() as usize;
+            let p95 = rank.checked_sub(1).map_or("-".to_owned(), |at| cells.load_ms[at].to_string());
+            texts.extend([
+                cells.views.to_string(),
+                cells.visitors.len().to_string(),
+                cells.bytes.to_string(),
+                p95,
+            ]);
+        }
+        rows.push((step, views, key, texts));
+    }
+    rows.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)).then(a.2.cmp(&b.2)));
+    let mut taken: BTreeMap<u32, usize> = BTreeMap::new();
+    rows.retain(|row| {
+        let taken = taken.entry(row.0).or_default();
+        *taken += 1;
+        *taken <= query.limit
+    });
+    rows.into_iter().map(|row| row.3).collect()
+}
