@@ -1,1 +1,30 @@
-//! Placeholder.
+//! One member of a cluster: takes events in, keeps its shards, and answers its part of queries.
+//!
+//! Owns: shard actors and their supervision, admission, passing blocks on to their owners, and the gRPC services of a
+//! node.
+//! Does not own: what numbers mean (`tidemark-rollup`), answers over several nodes (`tidemark-coordinator`).
+//!
+//! ```text
+//! ingest --- router --- shard x N <--- query
+//!    |         |            |
+//! admission   peers      journal
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod clock;
+pub mod config;
+mod grpc;
+mod http;
+pub mod journal;
+pub mod membership;
+pub mod metrics;
+mod peers;
+mod query;
+mod router;
+pub mod shard;
+mod start;
+
+pub use config::NodeConfig;
+pub use metrics::NodeMetrics;
+pub use start::{Node, Parts, StartError};

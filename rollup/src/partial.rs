@@ -105,6 +105,12 @@ impl Partial {
         self.time.is_empty()
     }
 
+    /// The steps that have rows, each once, as seconds since the Unix epoch.
+    pub fn steps(&self) -> Vec<u32> {
+        let distinct: BTreeSet<u32> = self.time.iter().copied().collect();
+        distinct.into_iter().collect()
+    }
+
     /// The piece itself, where it has all its rows.
     ///
     /// # Errors

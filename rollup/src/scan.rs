@@ -10,7 +10,7 @@ use crate::bucket::Bucket;
 use crate::census::{Census, OTHER_ID, UNSET_ID};
 use crate::dictionary::hash_text;
 use crate::measure::{MeasureColumn, NOWHERE};
-use crate::partial::Partial;
+use crate::partial::{Partial, PartialFacts};
 use crate::query::{Field, Query, QueryColumn, SiteSelection, Test};
 use crate::table::SiteTable;
 use crate::time::{BucketStart, EventTime};
@@ -108,53 +108,120 @@ pub struct Scanned {
     pub distinct: DistinctCounts,
 }
 
-/// Answers `query` from the buckets of one shard, given in any order.
-pub fn scan(buckets: &[Arc<Bucket>], query: &Query, context: &ScanContext) -> Scanned {
-    scan_refs(&buckets.iter().map(Arc::as_ref).collect::<Vec<_>>(), query, context)
-}
-
-/// The same for borrowed buckets.
-pub fn scan_refs(buckets: &[&Bucket], query: &Query, context: &ScanContext) -> Scanned {
-    let mut scanned = Scanned { partial: Partial::new(query), distinct: DistinctCounts::default() };
-    let mut parts = parts_of(buckets, query);
+/// Answers `query` from all its buckets of one shard, given in any order.
+///
+/// Where groups stay in one shard, keeps only the first rows of each step. Their order is found first, so that sketches
+/// are merged only for the rows that stay.
+pub fn scan(buckets: &[Arc<Bucket>], query: &Query, context: &ScanContext, steps: &Steps) -> Scanned {
+    let buckets: Vec<&Bucket> = buckets.iter().map(Arc::as_ref).collect();
+    if !query.groups_stay_in_one_shard() {
+        return scan_pass(&buckets, query, context, steps, Pass::Everything);
+    }
+    let mut parts = parts_of(&buckets, query, steps);
     parts.sort_by_key(|part| part.step);
+    let mut scanned = Scanned { partial: Partial::new(query), distinct: DistinctCounts::default() };
     for step in parts.chunk_by(|a, b| a.step == b.step) {
-        for part in step {
-            note_facts(part, query, context, &mut scanned);
-        }
-        if !query.groups_stay_in_one_shard() {
-            step.iter().for_each(|part| {
-                scan_part(part, query, &query_columns(query), context, &mut scanned.partial)
-            });
-            continue;
-        }
-        scanned.partial.merge(&scan_first(step, query, context));
+        let order = scan_parts(step, query, context, Pass::OrderOnly);
+        let (winners, facts, distinct) = winners(order, query);
+        let mut rows = scan_parts(step, query, context, Pass::Winners(&winners));
+        rows.partial.facts = facts;
+        scanned.partial.merge(&rows.partial);
+        scanned.distinct.merge(&distinct);
     }
     scanned
 }
 
-/// Scans one step and keeps the first rows only. Their order comes first, so that sketches are merged only for the
-/// rows that stay.
-fn scan_first(step: &[Part<'_>], query: &Query, context: &ScanContext) -> Partial {
+/// Which steps of the answer a scan is for.
+#[derive(Clone, Debug)]
+pub enum Steps {
+    /// All of them.
+    All,
+    /// Those that start at these seconds since the Unix epoch.
+    Only(Vec<u32>),
+    /// All but those.
+    AllBut(Vec<u32>),
+}
+
+impl Steps {
+    fn contains(&self, step: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(steps) => steps.contains(&step),
+            Self::AllBut(steps) => !steps.contains(&step),
+        }
+    }
+}
+
+/// What a scan looks for. The two last ones together do what the first one does, for the first rows only.
+#[derive(Clone, Copy, Debug)]
+pub enum Pass<'a> {
+    /// All rows, all measures, and the facts.
+    Everything,
+    /// All rows, only the measure that orders them, and the facts.
+    OrderOnly,
+    /// These rows, all measures, no facts.
+    Winners(&'a Partial),
+}
+
+/// Makes one pass over some of a shard's buckets and drops nothing: what a part of the buckets has little of may be first
+/// in all of them together.
+pub fn scan_pass(
+    buckets: &[&Bucket],
+    query: &Query,
+    context: &ScanContext,
+    steps: &Steps,
+    pass: Pass<'_>,
+) -> Scanned {
+    scan_parts(&parts_of(buckets, query, steps), query, context, pass)
+}
+
+/// The first rows of each step, from [`Pass::OrderOnly`] over all buckets of those steps; their keys only, with the facts
+/// aside.
+pub fn winners(order: Scanned, query: &Query) -> (Partial, PartialFacts, DistinctCounts) {
+    let mut partial = order.partial;
+    partial.keep_first(&ordering(query));
+    let facts = std::mem::take(&mut partial.facts);
+    (partial, facts, order.distinct)
+}
+
+/// An empty piece of the answer to the question of [`Pass::OrderOnly`].
+pub fn empty_order(query: &Query) -> Partial {
+    Partial::with_columns(query, vec![MeasureColumn::new(&query.columns[order_column(query)].source)])
+}
+
+fn order_column(query: &Query) -> usize {
+    query.measures[query.order_by].column
+}
+
+/// The query reduced to the measure that orders its rows.
+fn ordering(query: &Query) -> Query {
+    let mut measure = query.measures[query.order_by].clone();
+    let columns = vec![query.columns[measure.column].clone()];
+    measure.column = 0;
+    Query { measures: vec![measure], columns, order_by: 0, ..query.clone() }
+}
+
+fn scan_parts(parts: &[Part<'_>], query: &Query, context: &ScanContext, pass: Pass<'_>) -> Scanned {
+    let partial = match pass {
+        Pass::Everything => Partial::new(query),
+        Pass::OrderOnly => empty_order(query),
+        Pass::Winners(winners) => winners.clone().closed_with(query.empty_columns()),
+    };
+    let mut scanned = Scanned { partial, distinct: DistinctCounts::default() };
     let all = query_columns(query);
-    let order = query.measures[query.order_by].column;
-    let mut first = Partial::with_columns(query, vec![MeasureColumn::new(&query.columns[order].source)]);
-    let order_only = [(&query.columns[order], 0)];
-    for part in step {
-        let columns: &[_] = if part.versus { &[] } else { &order_only };
-        scan_part(part, query, columns, context, &mut first);
+    let order_only = [(&query.columns[order_column(query)], 0)];
+    for part in parts {
+        match pass {
+            Pass::Everything | Pass::Winners(_) => scan_part(part, query, &all, context, &mut scanned.partial),
+            // Then does not order now, but its rows are there.
+            Pass::OrderOnly if part.versus => scan_part(part, query, &[], context, &mut scanned.partial),
+            Pass::OrderOnly => scan_part(part, query, &order_only, context, &mut scanned.partial),
+        }
+        if !matches!(pass, Pass::Winners(_)) {
+            note_facts(part, query, context, &mut scanned);
+        }
     }
-    let mut ordering = query.clone();
-    ordering.measures = vec![query.measures[query.order_by].clone()];
-    ordering.measures[0].column = 0;
-    ordering.order_by = 0;
-    first.keep_first(&ordering);
-    if all.len() == 1 && query.versus.is_none() {
-        return first;
-    }
-    let mut rest = first.closed_with(query.empty_columns());
-    step.iter().for_each(|part| scan_part(part, query, &all, context, &mut rest));
-    rest
+    scanned
 }
 
 /// The measures to merge, each with its column of the partial.
@@ -171,14 +238,15 @@ struct Part<'a> {
     versus: bool,
 }
 
-fn parts_of<'a>(buckets: &[&'a Bucket], query: &Query) -> Vec<Part<'a>> {
+fn parts_of<'a>(buckets: &[&'a Bucket], query: &Query, steps: &Steps) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     for &bucket in buckets {
         let start = bucket.start().time();
         let mut place = |offset: Duration, versus| {
             let shown_at = start.plus(offset);
-            if (query.from..query.to).contains(&shown_at) {
-                parts.push(Part { bucket, step: query.step_of(shown_at), versus });
+            let step = query.step_of(shown_at);
+            if (query.from..query.to).contains(&shown_at) && steps.contains(step) {
+                parts.push(Part { bucket, step, versus });
             }
         };
         place(Duration::ZERO, false);

@@ -13,7 +13,7 @@ use tidemark_rollup::dictionary::hash_text;
 use tidemark_rollup::event::{TimeRules, visitor_hash};
 use tidemark_rollup::partial::Partial;
 use tidemark_rollup::query::Query;
-use tidemark_rollup::scan::{DistinctCounts, Folds, ScanContext, scan, take_census};
+use tidemark_rollup::scan::{DistinctCounts, Folds, ScanContext, Steps, scan, take_census};
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::sharding::ShardCount;
@@ -119,7 +119,7 @@ impl Cluster {
             let mut partial = Partial::new(query);
             for shard in self.shards.iter().skip(node).step_by(self.nodes) {
                 let buckets: Vec<_> = shard.buckets().cloned().collect();
-                let scanned = scan(&buckets, query, &context);
+                let scanned = scan(&buckets, query, &context, &Steps::All);
                 partial.merge(&scanned.partial);
                 distinct.merge(&scanned.distinct);
             }

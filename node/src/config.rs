@@ -1,0 +1,79 @@
+//! Settings of a node.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemark_rollup::canonical::KeepParams;
+use tidemark_rollup::event::TimeRules;
+use tidemark_rollup::placement::{Member, NodeId};
+use tidemark_rollup::schema::Schema;
+use tidemark_rollup::sharding::ShardCount;
+
+/// Settings of a node. Parts that act (clock, metrics) go to [`Node::start`](crate::Node::start).
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The node's name, unique in the cluster. Placement follows from names: a new name moves shards.
+    pub id: NodeId,
+    /// Where gRPC and `/metrics` are served. Port 0 lets the system pick.
+    pub listen: SocketAddr,
+    /// The other nodes. Empty: a cluster of one.
+    pub peers: Vec<Member>,
+    /// Shards of the cluster; fixed when it is created and the same on all members.
+    ///
+    /// More shards spread better over many nodes and cores; each costs a few kilobytes per site and bucket.
+    pub shards: ShardCount,
+    /// What is counted and by what. The same on all members.
+    pub schema: Arc<Schema>,
+    /// Query parameters that stay in URLs.
+    pub keep_params: KeepParams,
+    /// Which event times are acceptable.
+    pub times: TimeRules,
+    /// Distinct values per site, dimension and bucket; beyond it values count under `(other)`. At least 1.
+    pub dimension_values: u32,
+    /// Bytes of batches and blocks that are taken but not acknowledged yet. Beyond it senders are told to wait.
+    ///
+    /// More lets producers with long round trips send faster; less bounds memory during a burst. At least one batch
+    /// (4 MiB).
+    pub in_flight_bytes: usize,
+    /// Bytes of rollups and journal in memory. Beyond it senders are told to wait; queries go on.
+    pub memory_budget_bytes: u64,
+    /// How long an owner may take to acknowledge blocks that are passed on to it.
+    pub forward_timeout: Duration,
+    /// How long the node works on its part of a query.
+    pub query_timeout: Duration,
+    /// Queries at a time; further ones are refused. Each may hold a million rows.
+    pub max_queries: NonZeroUsize,
+}
+
+impl NodeConfig {
+    /// Settings of a node of this name, with the defaults.
+    pub fn new(id: NodeId, listen: SocketAddr) -> Self {
+        Self {
+            id,
+            listen,
+            peers: Vec::new(),
+            shards: ShardCount::DEFAULT,
+            schema: Arc::new(Schema::default()),
+            keep_params: KeepParams::default(),
+            times: TimeRules::default(),
+            dimension_values: tidemark_rollup::census::DEFAULT_LIMIT,
+            in_flight_bytes: DEFAULT_IN_FLIGHT_BYTES,
+            memory_budget_bytes: DEFAULT_MEMORY_BUDGET_BYTES,
+            forward_timeout: DEFAULT_FORWARD_TIMEOUT,
+            query_timeout: DEFAULT_QUERY_TIMEOUT,
+            max_queries: DEFAULT_MAX_QUERIES,
+        }
+    }
+}
+
+/// Default of [`NodeConfig::in_flight_bytes`]: 64 MiB.
+pub const DEFAULT_IN_FLIGHT_BYTES: usize = 64 << 20;
+/// Default of [`NodeConfig::memory_budget_bytes`]: 4 GiB.
+pub const DEFAULT_MEMORY_BUDGET_BYTES: u64 = 4 << 30;
+/// Default of [`NodeConfig::forward_timeout`].
+pub const DEFAULT_FORWARD_TIMEOUT: Duration = Duration::from_secs(3);
+/// Default of [`NodeConfig::query_timeout`].
+pub const DEFAULT_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of [`NodeConfig::max_queries`].
+pub const DEFAULT_MAX_QUERIES: NonZeroUsize = NonZeroUsize::new(64).unwrap();

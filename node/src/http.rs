@@ -1,0 +1,33 @@
+//! What a node shows over plain HTTP, on the port of its gRPC: `/metrics`, `/healthz` and `/readyz`.
+
+use crate::shard::ShardHandle;
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Adds the node's pages to a router.
+pub(crate) fn pages(router: Router, registry: Arc<Mutex<Registry>>, shards: Vec<ShardHandle>) -> Router {
+    router
+        .route("/metrics", get(move || async move { metrics(&registry) }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(move || async move { ready(&shards) }))
+}
+
+fn metrics(registry: &Mutex<Registry>) -> impl IntoResponse + use<> {
+    let mut text = String::new();
+    let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+    let encoded = prometheus_client::encoding::text::encode(&mut text, &registry);
+    let status = if encoded.is_ok() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+    (status, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
+fn ready(shards: &[ShardHandle]) -> (StatusCode, String) {
+    let down = shards.iter().filter(|shard| !shard.is_up()).count();
+    match down {
+        0 => (StatusCode::OK, "ready\n".to_owned()),
+        down => (StatusCode::SERVICE_UNAVAILABLE, format!("{down} of {} shards are down; see the log\n", shards.len())),
+    }
+}

@@ -1,0 +1,153 @@
+//! The only way to talk to a shard.
+//!
+//! A handle outlives the actor: when the supervisor starts another one, the handle talks to that.
+
+use super::actor::{OpenScan, ShardMsg, ShardView, Usage};
+use crate::admission::Permit;
+use ractor::rpc::CallResult;
+use ractor::{ActorRef, RpcReplyPort};
+use std::sync::Arc;
+use std::time::Duration;
+use tidemark_proto::v1;
+use tidemark_rollup::block::BlockError;
+use tidemark_rollup::census::Census;
+use tidemark_rollup::query::Query;
+use tidemark_rollup::scan::{DimensionOfBucket, ScanContext};
+use tidemark_rollup::shard::Applied;
+use tidemark_rollup::sharding::ShardId;
+use tokio::sync::watch;
+
+/// Why a shard did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShardError {
+    /// It is being restarted. Ask again.
+    #[error("the shard is restarting")]
+    Stopped,
+    /// It failed too often and is not started again. Other shards go on; see the node's log.
+    #[error("the shard failed too often and stays down; restart the node and report its log")]
+    Down,
+    /// It is busy. Ask again.
+    #[error("the shard did not reply within {waited:?}")]
+    NoReply {
+        /// How long.
+        waited: Duration,
+    },
+}
+
+/// Why a block was not counted, or is not known to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// Counted or not, we cannot say. Send the same block again: it counts once.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// Nothing was counted, and sending it again does not help.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// Nothing of it is counted: the shard failed when it tried. Sending it again does not help; report it.
+    #[error("the shard failed while counting this block and has set it aside")]
+    Quarantined,
+}
+
+/// Where a shard's actor is at the moment.
+#[derive(Clone, Debug)]
+pub(super) enum Station {
+    Up(ActorRef<ShardMsg>),
+    Down,
+}
+
+/// A shard, to talk to. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ShardHandle {
+    id: ShardId,
+    station: watch::Receiver<Station>,
+}
+
+impl ShardHandle {
+    pub(super) fn new(id: ShardId, station: watch::Receiver<Station>) -> Self {
+        Self { id, station }
+    }
+
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Whether the shard is up.
+    pub fn is_up(&self) -> bool {
+        matches!(*self.station.borrow(), Station::Up(_))
+    }
+
+    /// Counts a block. Replies once it is counted and in the journal.
+    ///
+    /// # Errors
+    /// Where it is not counted, or not known to be.
+    pub async fn apply(&self, block: v1::Block, admitted: Permit, timeout: Duration) -> Result<Applied, ApplyError> {
+        self.call(timeout, |reply| ShardMsg::Apply { block, admitted, reply }).await?
+    }
+
+    /// The shard as `query` sees it.
+    ///
+    /// # Errors
+    /// Where the shard does not answer.
+    pub async fn view(
+        &self,
+        query: Arc<Query>,
+        context: Arc<ScanContext>,
+        open: OpenScan,
+        timeout: Duration,
+    ) -> Result<ShardView, ShardError> {
+        self.call(timeout, |reply| ShardMsg::View { query, context, open, reply }).await
+    }
+
+    /// Which values these dimensions have.
+    ///
+    /// # Errors
+    /// Where the shard does not answer.
+    pub async fn take_census(
+        &self,
+        of: Arc<Vec<DimensionOfBucket>>,
+        timeout: Duration,
+    ) -> Result<Vec<Census>, ShardError> {
+        self.call(timeout, |reply| ShardMsg::TakeCensus { of, reply }).await
+    }
+
+    /// The sites that have events.
+    ///
+    /// # Errors
+    /// Where the shard does not answer.
+    pub async fn sites(&self, timeout: Duration) -> Result<Vec<String>, ShardError> {
+        self.call(timeout, |reply| ShardMsg::Sites { reply }).await
+    }
+
+    /// How much the shard holds.
+    ///
+    /// # Errors
+    /// Where the shard does not answer.
+    pub async fn measure(&self, timeout: Duration) -> Result<Usage, ShardError> {
+        self.call(timeout, |reply| ShardMsg::Measure { reply }).await
+    }
+
+    /// Makes the shard fail, as a defect would.
+    #[cfg(test)]
+    pub(crate) fn panic(&self) {
+        if let Station::Up(actor) = &*self.station.borrow() {
+            let _ = actor.cast(ShardMsg::Panic);
+        }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        message: impl FnOnce(RpcReplyPort<T>) -> ShardMsg,
+    ) -> Result<T, ShardError> {
+        let actor = match &*self.station.borrow() {
+            Station::Up(actor) => actor.clone(),
+            Station::Down => return Err(ShardError::Down),
+        };
+        match actor.call(message, Some(timeout)).await {
+            Ok(CallResult::Success(reply)) => Ok(reply),
+            Ok(CallResult::Timeout) => Err(ShardError::NoReply { waited: timeout }),
+            Ok(CallResult::SenderError) | Err(_) => Err(ShardError::Stopped),
+        }
+    }
+}
