@@ -12,4 +12,5 @@
 pub mod enrich;
 pub mod log;
 pub mod reader;
+pub mod replay;
 pub mod sample;

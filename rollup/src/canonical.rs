@@ -58,6 +58,11 @@ impl KeepParams {
         Ok(keep)
     }
 
+    /// Keeps every parameter, as a producer does that knows which URLs it means. `utm_*` still become dimensions.
+    pub fn all() -> Self {
+        Self(BTreeMap::from([("*".to_owned(), BTreeSet::from(["*".to_owned()]))]))
+    }
+
     fn keeps(&self, site: &str, parameter: &str) -> bool {
         [site, "*"]
             .iter()

@@ -1,0 +1,343 @@
+//! Whole nodes in one process, and shards that fail.
+
+use crate::journal::ShardJournal;
+use crate::metrics::NodeMetrics;
+use crate::{Node, NodeConfig, Parts};
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tidemark_proto::v1;
+use tidemark_proto::v1::cluster_client::ClusterClient;
+use tidemark_proto::v1::ingest_client::IngestClient;
+use tidemark_proto::v1::{Reason, RefusalReason};
+use tidemark_rollup::placement::{Member, NodeId};
+use tidemark_rollup::sharding::ShardCount;
+use tidemark_rollup::time::{Clock, EventTime};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+const NOW_MS: i64 = 1_700_000_000_000;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now(&self) -> EventTime {
+        EventTime::from_unix_ms(NOW_MS)
+    }
+}
+
+struct Cluster {
+    nodes: Vec<Node>,
+    registry: Arc<Mutex<Registry>>,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Cluster {
+    async fn of(names: &[&str], change: impl Fn(&mut NodeConfig)) -> Self {
+        let registry = Arc::new(Mutex::new(Registry::default()));
+        let metrics = NodeMetrics::new(&mut registry.lock().unwrap());
+        let stop = CancellationToken::new();
+        let mut listeners = Vec::new();
+        for name in names {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            listeners.push((Member { id: NodeId::new(*name).unwrap(), address }, listener));
+        }
+        let members: Vec<Member> = listeners.iter().map(|(member, _)| member.clone()).collect();
+        let mut nodes = Vec::new();
+        for (me, listener) in listeners {
+            let mut config = NodeConfig::new(me.id.clone(), "127.0.0.1:0".parse().unwrap());
+            config.peers = members.iter().filter(|member| member.id != me.id).cloned().collect();
+            config.shards = ShardCount::new(8).unwrap();
+            change(&mut config);
+            let parts = Parts {
+                clock: Arc::new(FixedClock),
+                metrics: metrics.clone(),
+                registry: Arc::clone(&registry),
+                listener: Some(listener),
+            };
+            nodes.push(Node::start(config, parts, stop.clone()).await.unwrap());
+        }
+        Self { nodes, registry, _stop: stop.drop_guard() }
+    }
+
+    fn url(&self, node: usize) -> String {
+        format!("http://{}", self.nodes[node].address())
+    }
+
+    async fn rows(&self, node: usize, batches: Vec<v1::EventBatch>) -> Vec<v1::BatchAck> {
+        let mut client = IngestClient::connect(self.url(node)).await.unwrap();
+        let acks = client.send_rows(futures::stream::iter(batches)).await.unwrap().into_inner();
+        futures::TryStreamExt::try_collect(acks).await.unwrap()
+    }
+
+    async fn blocks(&self, node: usize, blocks: Vec<v1::Block>) -> Vec<v1::BlockAck> {
+        let mut client = IngestClient::connect(self.url(node)).await.unwrap();
+        let acks = client.send_blocks(futures::stream::iter(blocks)).await.unwrap().into_inner();
+        futures::TryStreamExt::try_collect(acks).await.unwrap()
+    }
+
+    /// Views over all nodes, asked one by one.
+    async fn views(&self) -> u64 {
+        let mut views = 0;
+        for node in 0..self.nodes.len() {
+            let mut client = ClusterClient::connect(self.url(node)).await.unwrap();
+            let query = v1::Query { site: "example.com".into(), from: "-2h".into(), ..Default::default() };
+            let request =
+                v1::PartialRequest { query: Some(query), shards: (0..8).collect(), shard_count: 8, folds: vec![] };
+            let reply = client.query_partial(request).await.unwrap().into_inner();
+            let integers = reply.partial.unwrap().measures.remove(0).integers;
+            let mut bytes = [0; 8];
+            bytes[..integers.len()].copy_from_slice(&integers);
+            views += u64::from_le_bytes(bytes);
+        }
+        views
+    }
+
+    async fn views_become(&self, expected: u64) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let views = self.views().await;
+            if views == expected {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{views} views instead of {expected}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn metric(&self, line_start: &str) -> Option<u64> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock().unwrap()).unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(line_start));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).reduce(|a, b| a + b)
+    }
+}
+
+fn event(url: &str) -> v1::Event {
+    v1::Event { site: Bytes::from_static(b"example.com"), url: Bytes::copy_from_slice(url.as_bytes()), ..Default::default() }
+}
+
+fn batch(seq: u64, events: Vec<v1::Event>) -> v1::EventBatch {
+    v1::EventBatch { producer: Bytes::from_static(&[7; 16]), seq, sealed_at_ms: NOW_MS, events }
+}
+
+fn pages(n: usize) -> Vec<v1::Event> {
+    (0..n).map(|page| event(&format!("/{page}"))).collect()
+}
+
+#[tokio::test]
+async fn a_batch_sent_to_every_node_ten_times_counts_once() {
+    let cluster = Cluster::of(&["a", "b", "c"], |_| {}).await;
+    for round in 0..10 {
+        let acks = cluster.rows(round % 3, vec![batch(1, pages(100)), batch(2, pages(50))]).await;
+        assert_eq!(acks.iter().map(|ack| ack.accepted).collect::<Vec<_>>(), [100, 50]);
+        let duplicate = if round == 0 { [0, 0] } else { [100, 50] };
+        assert_eq!(acks.iter().map(|ack| ack.duplicate).collect::<Vec<_>>(), duplicate);
+    }
+    assert_eq!(cluster.views().await, 150);
+}
+
+#[tokio::test]
+async fn a_shard_that_panics_is_rebuilt_and_the_node_lives_on() {
+    let cluster = Cluster::of(&["a"], |_| {}).await;
+    cluster.rows(0, vec![batch(1, pages(200))]).await;
+    for shard in &cluster.nodes[0].shards {
+        shard.panic();
+    }
+    cluster.views_become(200).await;
+    let acks = cluster.rows(0, vec![batch(1, pages(200)), batch(2, pages(10))]).await;
+    assert_eq!((acks[0].duplicate, acks[1].accepted), (200, 10));
+    assert_eq!(cluster.views().await, 210);
+    assert_eq!(cluster.metric("tidemark_shard_restarts_total"), Some(8));
+}
+
+#[tokio::test]
+async fn a_shard_that_keeps_failing_stays_down_and_the_others_go_on() {
+    let cluster = Cluster::of(&["a"], |_| {}).await;
+    cluster.rows(0, vec![batch(1, pages(200))]).await;
+    let shard = cluster.nodes[0].shards[3].clone();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while shard.is_up() {
+        assert!(tokio::time::Instant::now() < deadline, "the shard is still up");
+        shard.panic();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let left = cluster.views().await;
+    assert!((1..200).contains(&left), "{left}");
+    let acks = cluster.rows(0, vec![batch(2, pages(200))]).await;
+    assert_eq!(acks[0].refused.as_ref().unwrap().reason(), RefusalReason::OwnerUnavailable);
+}
+
+#[test]
+fn a_block_that_made_a_shard_fail_is_set_aside() {
+    let journal = ShardJournal::default();
+    let id = tidemark_rollup::block::BlockId {
+        producer: tidemark_rollup::block::ProducerId::from_u128(1),
+        shard: ShardCount::DEFAULT.shard(0).unwrap(),
+        seq: 5,
+    };
+    assert!(journal.begin(id));
+    assert_eq!(journal.quarantine_unfinished(), Some(id));
+    assert!(!journal.begin(id), "its next copy must not be counted");
+    assert_eq!(journal.quarantine_unfinished(), None);
+}
+
+#[tokio::test]
+async fn each_bad_event_has_its_reason_and_leaves_its_neighbours_counted() {
+    let cluster = Cluster::of(&["a", "b"], |_| {}).await;
+    let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let value = |value: i64| vec![v1::event::ValuesEntry { key: text("bytes"), value }];
+    let bad = [
+        (v1::Event { site: Bytes::new(), ..event("/") }, Reason::MissingSite),
+        (v1::Event { site: text("a b"), ..event("/") }, Reason::BadSite),
+        (event(""), Reason::MissingUrl),
+        (event("http://[::1"), Reason::BadUrl),
+        (event(&"/".repeat(2049)), Reason::UrlTooLong),
+        (v1::Event { kind: text(&"k".repeat(65)), ..event("/") }, Reason::KindTooLong),
+        (v1::Event { time_ms: NOW_MS + 60_001, ..event("/") }, Reason::FromFuture),
+        (v1::Event { time_ms: NOW_MS - 48 * 3_600_000 - 1, ..event("/") }, Reason::TooLate),
+        (v1::Event { values: value(-1), ..event("/") }, Reason::NegativeValue),
+        (v1::Event { values: value((1 << 40) + 1), ..event("/") }, Reason::ValueTooLarge),
+        (v1::Event { url: Bytes::from_static(b"/\xFF"), ..event("/") }, Reason::InvalidUtf8),
+    ];
+    let expected: Vec<Reason> = bad.iter().map(|(_, reason)| *reason).collect();
+    let events = bad.into_iter().flat_map(|(event, _)| [event, self::event("/good")]).collect();
+    let ack = cluster.rows(1, vec![batch(1, events)]).await.remove(0);
+    assert_eq!(ack.rejected.iter().map(v1::Rejection::reason).collect::<Vec<_>>(), expected);
+    assert_eq!(ack.rejected.iter().map(|rejection| rejection.index).collect::<Vec<_>>(), (0..11).map(|n| n * 2).collect::<Vec<_>>());
+    assert_eq!(ack.accepted, 11);
+    assert_eq!(cluster.views().await, 11);
+    for reason in expected {
+        let line = format!("tidemark_events_rejected_total{{node=\"b\",reason=\"{}\"}}", reason.name());
+        assert_eq!(cluster.metric(&line), Some(1), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_ignored_is_told_and_the_event_counts() {
+    let cluster = Cluster::of(&["a"], |_| {}).await;
+    let dimension = |name: &str, value: String| v1::event::DimensionsEntry {
+        key: Bytes::copy_from_slice(name.as_bytes()),
+        value: value.into(),
+    };
+    let odd = v1::Event {
+        dimensions: vec![dimension("planet", "mars".into()), dimension("device", "x".repeat(1025))],
+        values: vec![v1::event::ValuesEntry { key: Bytes::from_static(b"weight"), value: -3 }],
+        ..event("/")
+    };
+    let ack = cluster.rows(0, vec![batch(1, vec![odd])]).await.remove(0);
+    assert_eq!((ack.accepted, ack.rejected.len()), (1, 0));
+    let ignored: Vec<_> = ack.ignored.iter().map(|ignored| (ignored.name.as_str(), ignored.why().name())).collect();
+    let expected =
+        [("planet", "unknown_dimension"), ("device", "dimension_too_long"), ("weight", "unknown_value")];
+    assert_eq!(ignored, expected.map(|(name, why)| (name, why.to_owned())));
+    for why in ["unknown_dimension", "dimension_too_long", "unknown_value"] {
+        let line = format!("tidemark_fields_ignored_total{{node=\"a\",reason=\"{why}\"}}");
+        assert_eq!(cluster.metric(&line), Some(1), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn batches_refused_as_a_whole_leave_their_neighbours_on_the_stream_counted() {
+    let cluster = Cluster::of(&["a"], |_| {}).await;
+    let large = batch(3, (0..4000).map(|n| event(&format!("/{n}{}", "x".repeat(1100)))).collect());
+    let batches = vec![
+        batch(1, pages(1)),
+        batch(2, vec![]),
+        large,
+        v1::EventBatch { producer: Bytes::from_static(b"short"), ..batch(4, pages(1)) },
+        v1::EventBatch { sealed_at_ms: NOW_MS + 120_000, ..batch(5, pages(1)) },
+        batch(6, pages(2)),
+    ];
+    let acks = cluster.rows(0, batches).await;
+    let outcomes: Vec<_> = acks.iter().map(|ack| ack.refused.as_ref().map(v1::Refusal::reason)).collect();
+    let expected = [
+        None,
+        Some(RefusalReason::Empty),
+        Some(RefusalReason::TooLarge),
+        Some(RefusalReason::BadProducer),
+        Some(RefusalReason::BadSealTime),
+        None,
+    ];
+    assert_eq!(outcomes, expected);
+    assert_eq!(cluster.views().await, 3);
+    assert_eq!(cluster.metric("tidemark_batches_refused_total{node=\"a\",reason=\"too_large\"}"), Some(1));
+}
+
+#[tokio::test]
+async fn malformed_and_misplaced_blocks_are_refused_by_name() {
+    let cluster = Cluster::of(&["a"], |_| {}).await;
+    let block = v1::Block {
+        producer: Bytes::from_static(&[1; 16]),
+        shard: 2,
+        seq: 1,
+        sealed_at_ms: NOW_MS,
+        event_count: 3,
+        columns: Bytes::from_static(b"nonsense"),
+    };
+    let blocks = vec![
+        block.clone(),
+        v1::Block { shard: 99, ..block.clone() },
+        v1::Block { producer: Bytes::new(), ..block.clone() },
+        v1::Block { sealed_at_ms: 0, ..block.clone() },
+        v1::Block { event_count: u32::MAX, ..block },
+    ];
+    let reasons: Vec<_> =
+        cluster.blocks(0, blocks).await.iter().map(|ack| ack.refused.as_ref().unwrap().reason()).collect();
+    let expected = [
+        RefusalReason::Malformed,
+        RefusalReason::WrongShard,
+        RefusalReason::BadProducer,
+        RefusalReason::BadSealTime,
+        RefusalReason::TooLarge,
+    ];
+    assert_eq!(reasons, expected);
+}
+
+#[tokio::test]
+async fn a_node_over_its_memory_budget_refuses_events_and_still_answers() {
+    let cluster = Cluster::of(&["a"], |config| config.memory_budget_bytes = 1).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut seq = 0;
+    let refused = loop {
+        seq += 1;
+        let ack = cluster.rows(0, vec![batch(seq, pages(10))]).await.remove(0);
+        if let Some(refused) = ack.refused {
+            break refused;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nothing was refused");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(refused.reason(), RefusalReason::Overloaded);
+    assert!(refused.retry_after_ms > 0 && refused.message.contains("memory_budget"), "{}", refused.message);
+    assert_eq!(cluster.views().await, (seq - 1) * 10);
+}
+
+#[tokio::test]
+async fn an_owner_that_is_gone_is_told_to_the_producer_and_the_batch_can_be_sent_again() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = gone.local_addr().unwrap().to_string();
+    drop(gone);
+    let cluster = Cluster::of(&["a"], |config| {
+        config.peers.push(Member { id: NodeId::new("gone").unwrap(), address: address.clone() });
+    })
+    .await;
+    let ack = cluster.rows(0, vec![batch(1, pages(100))]).await.remove(0);
+    let refused = ack.refused.unwrap();
+    assert_eq!(refused.reason(), RefusalReason::OwnerUnavailable);
+    assert!(refused.retry_after_ms > 0 && refused.message.contains(&address), "{}", refused.message);
+}
+
+#[tokio::test]
+async fn in_flight_bytes_are_given_back() {
+    let cluster = Cluster::of(&["a"], |_| {}).await;
+    cluster.rows(0, (0..50).map(|seq| batch(seq, pages(100))).collect()).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while cluster.metric("tidemark_in_flight_bytes") != Some(0) {
+        assert!(tokio::time::Instant::now() < deadline, "{:?}", cluster.metric("tidemark_in_flight_bytes"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
