@@ -63,7 +63,10 @@ const START_MS: i64 = 1_700_000_400_000;
 const HOUR_MS: i64 = 3_600_000;
 
 fn main() {
-    println!("apply, query and memory of the core; 1 thread of {} cores\n", std::thread::available_parallelism().unwrap());
+    println!(
+        "apply, query and memory of the core; 1 thread of {} cores\n",
+        std::thread::available_parallelism().unwrap()
+    );
     apply(2_000_000);
     rows_per_second(500_000);
     query("50 sites", 1_000_000, SITES);
@@ -130,7 +133,10 @@ impl Traffic {
             visitor_hash: mix(self.rng.random_range(0..1_000_000)),
             dimensions: dimensions
                 .into_iter()
-                .map(|(key, value)| v1::event::DimensionsEntry { key: Bytes::from_static(key.as_bytes()), value: value.into() })
+                .map(|(key, value)| v1::event::DimensionsEntry {
+                    key: Bytes::from_static(key.as_bytes()),
+                    value: value.into(),
+                })
                 .collect(),
             values: values
                 .into_iter()
@@ -158,8 +164,12 @@ fn mix(number: u64) -> u64 {
 
 fn split_batch(batch: &v1::EventBatch, rules: &ShardRules) -> Vec<v1::Block> {
     let keep_params = KeepParams::default();
-    let rules =
-        Rules { schema: Some(&rules.schema), keep_params: &keep_params, times: rules.times, shards: rules.shards };
+    let rules = Rules {
+        schema: Some(&rules.schema),
+        keep_params: &keep_params,
+        times: rules.times,
+        shards: rules.shards,
+    };
     split(batch, &rules, EventTime::from_unix_ms(START_MS + HOUR_MS)).unwrap().blocks
 }
 
@@ -199,7 +209,10 @@ fn rows_per_second(total: usize) {
     let started = Instant::now();
     let blocks: usize = batches.iter().map(|batch| split_batch(batch, &rules).len()).sum();
     let took = started.elapsed();
-    println!("split rows into blocks  {:>9.0} events/s  ({blocks} blocks)\n", total as f64 / took.as_secs_f64());
+    println!(
+        "split rows into blocks  {:>9.0} events/s  ({blocks} blocks)\n",
+        total as f64 / took.as_secs_f64()
+    );
 }
 
 /// 64 shards with together about `rows` rows in six buckets; asked on one thread, merged as a node does.
@@ -218,7 +231,8 @@ fn query(name: &str, rows: usize, sites: usize) {
         seq += 1;
     }
     let rows: usize = shards.iter().map(Shard::row_count).sum();
-    let buckets: Vec<Vec<Arc<Bucket>>> = shards.iter().map(|shard| shard.buckets().cloned().collect()).collect();
+    let buckets: Vec<Vec<Arc<Bucket>>> =
+        shards.iter().map(|shard| shard.buckets().cloned().collect()).collect();
     println!("queries over {rows} live rows of {name}, 64 shards, {} buckets", buckets[0].len());
     for (what, measures, group_by) in [
         ("top 10 URLs by views", &["views"][..], &["url"][..]),

@@ -205,6 +205,14 @@ impl DecodedBlock {
         &self.text[start..self.ends[id] as usize]
     }
 
+    /// The id of a text, where the dictionary has it.
+    pub(crate) fn find_text(&self, text: &str) -> Option<u32> {
+        let hash = hash_text(text);
+        let found =
+            self.text_hashes.iter().zip(0..).find(|&(&known, id)| known == hash && self.text(id) == text);
+        found.map(|(_, id)| id)
+    }
+
     /// The events as rows again, as canonical as the block has them.
     pub fn to_events(&self) -> Vec<v1::Event> {
         (0..self.len()).map(|at| self.event(at)).collect()
@@ -278,15 +286,18 @@ impl DecodedBlock {
         if sites.len() != urls.len() {
             return Err(error);
         }
+        // Sites are few, and each is looked at once.
+        let mut known_site = None;
         for (site, url) in sites.into_iter().zip(urls) {
             let known = |id: u64| u32::try_from(id).ok().filter(|&id| (id as usize) < self.ends.len());
             let (site, url) = (known(site).ok_or(error.clone())?, known(url).ok_or(error.clone())?);
             let (site_text, url_text) = (self.text(site), self.text(url));
             let fits = |text: &str, max| (1..=max).contains(&text.len());
-            let canonical = canonical_site(site_text).is_ok_and(|canonical| canonical == site_text);
-            if !canonical || !fits(site_text, MAX_SITE_BYTES) || !fits(url_text, MAX_URL_BYTES) {
+            let canonical = || canonical_site(site_text).is_ok_and(|canonical| canonical == site_text);
+            if !fits(url_text, MAX_URL_BYTES) || (known_site != Some(site) && !canonical()) {
                 return Err(error);
             }
+            known_site = Some(site);
             let hash = page_hash(site_text, url_text);
             let belongs = shards.shard_of(hash);
             if belongs.get() != shard {
@@ -307,7 +318,9 @@ impl DecodedBlock {
         column(&columns.kind, len, "kinds")?
             .read_ids(len, texts, &mut self.kind)
             .ok_or(BlockError::Malformed("kinds"))?;
-        if self.kind.iter().any(|&kind| !(1..=MAX_KIND_BYTES).contains(&self.text(kind).len())) {
+        let is_kind = |kind: u32| (1..=MAX_KIND_BYTES).contains(&self.text(kind).len());
+        // Runs of one kind are looked at once.
+        if !self.kind.chunk_by(|a, b| a == b).all(|run| is_kind(run[0])) {
             return Err(BlockError::Malformed("kinds"));
         }
         column(&columns.visitor, len, "visitors")?.read_into(len, &mut self.visitor);

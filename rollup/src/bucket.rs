@@ -7,10 +7,10 @@
 //! * The numbers are a function of the coverage: same blocks, same numbers, in any order.
 //! * A block counts once.
 
-use crate::block::{DecodedBlock, ProducerId};
+use crate::block::{DecodedBlock, NamedIds, ProducerId};
 use crate::census::{OTHER, OTHER_ID, UNSET_ID};
 use crate::coverage::Coverage;
-use crate::dictionary::{Dictionary, hash_text};
+use crate::dictionary::Dictionary;
 use crate::event::MAX_DIMENSION_BYTES;
 use crate::measure::MeasureColumn;
 use crate::schema::{Measure, Schema, Source};
@@ -35,6 +35,41 @@ pub struct Bucket {
 
 const NOT_YET: u32 = u32::MAX;
 
+/// What each measure of the schema reads in a block; found once per block.
+#[derive(Debug, Default)]
+pub(crate) struct Feeds(Vec<Option<Feed>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Feed {
+    /// The block's id of the kind that is selected, if one is.
+    kind: Option<u32>,
+    /// Position of the value that is read, if one is.
+    value: Option<usize>,
+}
+
+impl Feeds {
+    /// Looks up what `schema` reads in `block`.
+    pub(crate) fn find(&mut self, schema: &Schema, block: &DecodedBlock) {
+        self.0.clear();
+        self.0.extend(schema.measures().iter().map(|measure| Feed::of(measure, block)));
+    }
+}
+
+impl Feed {
+    /// `None` where the block has nothing for the measure.
+    fn of(measure: &Measure, block: &DecodedBlock) -> Option<Self> {
+        let kind = match &measure.event_kind {
+            None => None,
+            Some(kind) => Some(block.find_text(kind)?),
+        };
+        let value = match measure.source.value() {
+            None => None,
+            Some(name) => Some(block.values.iter().position(|value| value.name == name)?),
+        };
+        Some(Self { kind, value })
+    }
+}
+
 /// Room for intermediate results, reused from block to block: counting allocates nothing for itself.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -43,7 +78,7 @@ pub(crate) struct Scratch {
     url_of_page: Vec<u32>,
     /// By text of the block: id in the dictionary of the dimension at hand.
     id_of_text: Vec<u32>,
-    /// Per event of the bucket, `width` ids end to end.
+    /// Per event of the bucket its tuple's ids, end to end.
     tuples: Vec<u32>,
     /// The events of the bucket by site, as positions in the block.
     by_site: Vec<u32>,
@@ -53,6 +88,8 @@ pub(crate) struct Scratch {
     site_ends: Vec<u32>,
     /// Per event, in the order of `by_site`: its row.
     rows: Vec<u32>,
+    /// What the measures read in the block at hand.
+    pub(crate) feeds: Feeds,
 }
 
 impl Bucket {
@@ -174,11 +211,16 @@ impl Bucket {
     }
 
     fn resolve_tuples(&mut self, block: &DecodedBlock, events: &[u32], limit: u32, scratch: &mut Scratch) {
-        let width = self.schema.dimensions().len();
+        let named = |dimension: &NamedIds| self.schema.dimension_index(&dimension.name);
+        for index in block.dimensions.iter().filter_map(named) {
+            self.tuples.slot_or_insert(index);
+        }
+        let width = self.tuples.width();
         scratch.tuples.clear();
         scratch.tuples.resize(events.len() * width, UNSET_ID);
         for dimension in &block.dimensions {
             let Some(index) = self.schema.dimension_index(&dimension.name) else { continue };
+            let slot = self.tuples.slot_or_insert(index);
             let dictionary = &mut self.dictionaries[index];
             scratch.id_of_text.clear();
             scratch.id_of_text.resize(block.text_count(), NOT_YET);
@@ -192,7 +234,7 @@ impl Bucket {
                     let known = dictionary.find_hashed(text_value, hash);
                     // A name that is beyond this site's limit may be within another's, so it is not remembered.
                     if known.is_none() && !values.has_room_for(hash, limit, |id| dictionary.hash_of(id)) {
-                        scratch.tuples[at * width + index] = OTHER_ID;
+                        scratch.tuples[at * width + slot] = OTHER_ID;
                         continue;
                     }
                     id = match known {
@@ -202,7 +244,7 @@ impl Bucket {
                     };
                     scratch.id_of_text[text as usize] = id;
                 }
-                scratch.tuples[at * width + index] = id;
+                scratch.tuples[at * width + slot] = id;
             }
         }
     }
@@ -240,19 +282,14 @@ impl Bucket {
         limit: u32,
         scratch: &mut Scratch,
     ) {
-        let width = self.schema.dimensions().len();
+        let width = self.tuples.width();
         let table = &mut self.sites[site];
         for at in range {
             let url = scratch.url_of_page[block.page[scratch.by_site[at] as usize] as usize];
             let ids = &mut scratch.tuples[scratch.position[at] as usize * width..][..width];
-            let known = self.tuples.find(ids).and_then(|tuple| table.find_row(url, tuple));
-            scratch.rows[at] = known.unwrap_or_else(|| {
-                table.admit(ids, limit, &self.dictionaries);
-                let tuple = self.tuples.intern(ids);
-                table.find_row(url, tuple).unwrap_or_else(|| table.add_row(url, tuple))
-            });
+            table.admit(ids, &self.tuples, limit, &self.dictionaries);
+            scratch.rows[at] = table.row(url, self.tuples.intern(ids));
         }
-        table.fit_measures();
     }
 
     fn measure(
@@ -263,13 +300,18 @@ impl Bucket {
         scratch: &Scratch,
     ) {
         let table = &mut self.sites[site];
+        let len = table.len();
         let (events, rows) = (&scratch.by_site[range.clone()], &scratch.rows[range]);
-        for (column, measure) in table.measures.iter_mut().zip(self.schema.measures()) {
-            let Ok(kind) = kind_of(block, measure) else { continue };
-            let counts = |event: usize| kind.is_none_or(|kind| block.kind[event] == kind);
+        for ((column, measure), feed) in
+            table.measures.iter_mut().zip(self.schema.measures()).zip(&scratch.feeds.0)
+        {
+            let Some(feed) = feed else { continue };
+            column.resize(len);
+            let counts = |event: usize| feed.kind.is_none_or(|kind| block.kind[event] == kind);
             let pairs = events.iter().map(|&event| event as usize).zip(rows.iter().map(|&row| row as usize));
             let pairs = pairs.filter(|&(event, _)| counts(event));
-            table.sketch_bytes += feed(column, &measure.source, block, pairs);
+            let values = feed.value.map_or(&[][..], |value| &block.values[value].plus_one);
+            table.sketch_bytes += feed_column(column, &measure.source, values, &block.visitor, pairs);
         }
     }
 
@@ -284,28 +326,14 @@ impl Bucket {
     }
 }
 
-/// The block's id of the kind that a measure selects, if it selects one; `Err` where no event of the block is of it.
-fn kind_of(block: &DecodedBlock, measure: &Measure) -> Result<Option<u32>, ()> {
-    let Some(kind) = &measure.event_kind else { return Ok(None) };
-    let hash = hash_text(kind);
-    let found = (0..block.text_count() as u32)
-        .find(|&text| block.text_hashes[text as usize] == hash && block.text(text) == kind);
-    found.map(Some).ok_or(())
-}
-
 /// Feeds (event, row) pairs to a measure; returns by how many bytes its sketches grew.
-fn feed(
+fn feed_column(
     column: &mut MeasureColumn,
     source: &Source,
-    block: &DecodedBlock,
+    values: &[u64],
+    visitors: &[u64],
     pairs: impl Iterator<Item = (usize, usize)>,
 ) -> usize {
-    let values = source.value().map(|name| block.values.iter().find(|value| value.name == name));
-    let values = match values {
-        Some(None) => return 0,
-        Some(Some(values)) => values.plus_one.as_slice(),
-        None => &[],
-    };
     let mut grown = 0;
     match (column, source) {
         (MeasureColumn::Integers(sums), Source::Sum(_)) => {
@@ -316,9 +344,9 @@ fn feed(
         }
         (MeasureColumn::Integers(counts), _) => pairs.for_each(|(_, row)| counts[row] += 1),
         (MeasureColumn::Uniques(sets), _) => {
-            for (event, row) in pairs.filter(|&(event, _)| block.visitor[event] != 0) {
+            for (event, row) in pairs.filter(|&(event, _)| visitors[event] != 0) {
                 let before = sets[row].heap_bytes();
-                sets[row].insert(block.visitor[event]);
+                sets[row].insert(visitors[event]);
                 grown += sets[row].heap_bytes().saturating_sub(before);
             }
         }

@@ -5,6 +5,7 @@
 //!
 //! Invariant: equal strings have equal ids, ids count up from 0 in the order of arrival and never change.
 
+use crate::measure::extend;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -43,9 +44,13 @@ impl Dictionary {
             return id;
         }
         let id = self.ends.len() as u32;
+        if self.text.len() + text.len() > self.text.capacity() {
+            // By half, as columns grow.
+            self.text.reserve_exact(text.len().max(self.text.len() / 2));
+        }
         self.text.push_str(text);
-        self.ends.push(self.text.len() as u64);
-        self.hashes.push(hash);
+        extend(&mut self.ends, &[self.text.len() as u64]);
+        extend(&mut self.hashes, &[hash]);
         let hashes = &self.hashes;
         self.index.insert_unique(hash, id, |&other| hashes[other as usize]);
         id

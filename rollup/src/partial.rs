@@ -119,9 +119,13 @@ impl Partial {
         if self.over_limit { Err(TooManyRows) } else { Ok(self) }
     }
 
-    /// The id of a value of a group.
-    pub(crate) fn intern(&mut self, group: usize, value: &str, hash: u64) -> u32 {
-        self.groups[group].values.intern_hashed(value, hash)
+    /// The id of a value of a group; `None` where no row can have it.
+    pub(crate) fn intern(&mut self, group: usize, value: &str, hash: u64) -> Option<u32> {
+        let values = &mut self.groups[group].values;
+        match self.closed {
+            true => values.find_hashed(value, hash),
+            false => Some(values.intern_hashed(value, hash)),
+        }
     }
 
     /// The row of this key, which is added where it is new; [`NOWHERE`] where it may not be.

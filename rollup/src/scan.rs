@@ -8,12 +8,14 @@
 
 use crate::bucket::Bucket;
 use crate::census::{Census, OTHER_ID, UNSET_ID};
-use crate::dictionary::hash_text;
+use crate::dictionary::{hash_text, mix};
 use crate::measure::{MeasureColumn, NOWHERE};
 use crate::partial::{Partial, PartialFacts};
 use crate::query::{Field, Query, QueryColumn, SiteSelection, Test};
 use crate::table::SiteTable;
 use crate::time::{BucketStart, EventTime};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,9 +125,13 @@ pub fn scan(buckets: &[Arc<Bucket>], query: &Query, context: &ScanContext, steps
     for step in parts.chunk_by(|a, b| a.step == b.step) {
         let order = scan_parts(step, query, context, Pass::OrderOnly);
         let (winners, facts, distinct) = winners(order, query);
-        let mut rows = scan_parts(step, query, context, Pass::Winners(&winners));
-        rows.partial.facts = facts;
-        scanned.partial.merge(&rows.partial);
+        let mut rows = match query.columns.len() == 1 && query.versus.is_none() {
+            // The measure that orders the rows is all there is to them.
+            true => winners,
+            false => scan_parts(step, query, context, Pass::Winners(&winners)).partial,
+        };
+        rows.facts = facts;
+        scanned.partial.merge(&rows);
         scanned.distinct.merge(&distinct);
     }
     scanned
@@ -175,8 +181,8 @@ pub fn scan_pass(
     scan_parts(&parts_of(buckets, query, steps), query, context, pass)
 }
 
-/// The first rows of each step, from [`Pass::OrderOnly`] over all buckets of those steps; their keys only, with the facts
-/// aside.
+/// The first rows of each step, from [`Pass::OrderOnly`] over all buckets of those steps; with the measure that orders them,
+/// and the facts aside.
 pub fn winners(order: Scanned, query: &Query) -> (Partial, PartialFacts, DistinctCounts) {
     let mut partial = order.partial;
     partial.keep_first(&ordering(query));
@@ -212,7 +218,9 @@ fn scan_parts(parts: &[Part<'_>], query: &Query, context: &ScanContext, pass: Pa
     let order_only = [(&query.columns[order_column(query)], 0)];
     for part in parts {
         match pass {
-            Pass::Everything | Pass::Winners(_) => scan_part(part, query, &all, context, &mut scanned.partial),
+            Pass::Everything | Pass::Winners(_) => {
+                scan_part(part, query, &all, context, &mut scanned.partial)
+            }
             // Then does not order now, but its rows are there.
             Pass::OrderOnly if part.versus => scan_part(part, query, &[], context, &mut scanned.partial),
             Pass::OrderOnly => scan_part(part, query, &order_only, context, &mut scanned.partial),
@@ -463,6 +471,7 @@ impl<'a> TableScan<'a> {
                     }
                 }
             };
+            let Some(id) = id else { return NOWHERE };
             key.push(id);
         }
         out.row(step, &key)
@@ -478,7 +487,8 @@ struct TupleGroups<'a> {
     masks: Vec<(Option<usize>, Vec<bool>)>,
     /// By tuple: its group, `FILTERED` or `UNSEEN`.
     group_of: Vec<u32>,
-    groups: HashMap<Vec<u32>, u32>,
+    groups: HashTable<u32>,
+    group_count: u32,
     /// Ids of grouped dimensions by group, end to end.
     ids: Vec<u32>,
 }
@@ -505,7 +515,8 @@ impl<'a> TupleGroups<'a> {
             grouped: scan.query.group_by.iter().filter_map(dimension).collect(),
             masks: masks.collect(),
             group_of: Vec::new(),
-            groups: HashMap::new(),
+            groups: HashTable::new(),
+            group_count: 0,
             ids: Vec::new(),
         }
     }
@@ -524,20 +535,34 @@ impl<'a> TupleGroups<'a> {
     }
 
     fn find_group(&mut self, tuple: u32) -> u32 {
-        let tuple = self.scan.bucket.tuples.get(tuple);
+        let (scan, bucket) = (self.scan, self.scan.bucket);
+        let tuple = bucket.tuples.get(tuple);
         let id = |dimension: Option<usize>| {
-            dimension.map_or(UNSET_ID, |dimension| self.scan.folded(dimension, tuple[dimension]))
+            let slot = dimension.and_then(|dimension| Some((dimension, bucket.tuples.slot(dimension)?)));
+            slot.map_or(UNSET_ID, |(dimension, slot)| scan.folded(dimension, tuple[slot]))
         };
         if !self.masks.iter().all(|(dimension, passes)| passes[id(*dimension) as usize]) {
             return FILTERED;
         }
-        let key: Vec<u32> = self.grouped.iter().map(|&dimension| id(dimension)).collect();
-        let next = self.groups.len() as u32;
-        match self.groups.entry(key) {
-            std::collections::hash_map::Entry::Occupied(known) => *known.get(),
-            std::collections::hash_map::Entry::Vacant(new) => {
-                self.ids.extend(new.key());
-                *new.insert(next)
+        // The key is tried at the end of the list, and stays there where it is new.
+        let (start, width) = (self.ids.len(), self.grouped.len());
+        self.ids.extend(self.grouped.iter().map(|&dimension| id(dimension)));
+        let ids = &self.ids;
+        let key_of = |group: u32| &ids[group as usize * width..][..width];
+        let hash_of = |key: &[u32]| key.iter().fold(0, |hash, &id| mix(hash ^ u64::from(id)));
+        let key = &ids[start..];
+        match self.groups.entry(hash_of(key), |&group| key_of(group) == key, |&group| hash_of(key_of(group)))
+        {
+            Entry::Occupied(known) => {
+                let group = *known.get();
+                self.ids.truncate(start);
+                group
+            }
+            Entry::Vacant(vacant) => {
+                let group = self.group_count;
+                vacant.insert(group);
+                self.group_count += 1;
+                group
             }
         }
     }

@@ -135,6 +135,7 @@ impl Shard {
         starts.extend(self.placed.chunk_by(|a, b| a.0 == b.0).map(|chunk| chunk[0].0));
 
         let sealed_at = EventTime::from_unix_ms(block.sealed_at_ms);
+        self.scratch.feeds.find(&self.rules.schema, block);
         for start in starts {
             let bucket = self
                 .buckets

@@ -6,54 +6,93 @@
 //! Everything is a column, and a row is a position. Two 32-bit ids are a row's whole key, so that finding one touches
 //! little memory and a scan reads only what its query needs.
 
-use crate::census::{OTHER_ID, ValueSet};
+use crate::census::{OTHER_ID, UNSET_ID, ValueSet};
 use crate::dictionary::{Dictionary, mix};
-use crate::measure::{MeasureColumn, grow};
+use crate::measure::{MeasureColumn, extend};
 use crate::schema::Schema;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use std::collections::BTreeMap;
 use tidemark_proto::v1::Reason;
 
 /// Distinct dimension tuples: per tuple one id for each dimension of the schema.
+///
+/// Only the dimensions that some tuple has set take room; when another one is first set, all tuples are laid out anew.
 #[derive(Clone, Debug)]
 pub(crate) struct TupleSet {
+    /// Per dimension of the schema.
+    slots: Vec<Slot>,
     width: usize,
     ids: Vec<u32>,
+    len: u32,
     index: HashTable<u32>,
 }
 
+/// Where a dimension is in a tuple; `None` where no tuple has it set.
+type Slot = Option<usize>;
+
 impl TupleSet {
-    pub(crate) fn new(width: usize) -> Self {
-        Self { width, ids: Vec::new(), index: HashTable::new() }
+    pub(crate) fn new(dimensions: usize) -> Self {
+        Self { slots: vec![None; dimensions], width: 0, ids: Vec::new(), len: 0, index: HashTable::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.ids.len().checked_div(self.width).unwrap_or(1)
+        self.len as usize
+    }
+
+    /// How many ids a tuple has.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Where a dimension of the schema is in a tuple; `None` where no tuple has it set.
+    pub(crate) fn slot(&self, dimension: usize) -> Slot {
+        self.slots[dimension]
+    }
+
+    /// Where a dimension is, which takes room from now on.
+    pub(crate) fn slot_or_insert(&mut self, dimension: usize) -> usize {
+        if let Some(slot) = self.slots[dimension] {
+            return slot;
+        }
+        let (slot, width) = (self.width, self.width + 1);
+        if self.len > 0 {
+            let mut ids = Vec::with_capacity(self.ids.len() + self.len());
+            for tuple in 0..self.len {
+                ids.extend_from_slice(self.get(tuple));
+                ids.push(UNSET_ID);
+            }
+            // An id that is not set adds nothing to the hash, so the index stays valid.
+            self.ids = ids;
+        }
+        self.width = width;
+        self.slots[dimension] = Some(slot);
+        slot
     }
 
     pub(crate) fn get(&self, tuple: u32) -> &[u32] {
         &self.ids[tuple as usize * self.width..][..self.width]
     }
 
-    pub(crate) fn find(&self, tuple: &[u32]) -> Option<u32> {
-        self.index.find(hash_tuple(tuple), |&id| self.get(id) == tuple).copied()
-    }
-
     /// The id of this tuple, which is added where it is new.
     pub(crate) fn intern(&mut self, tuple: &[u32]) -> u32 {
-        if let Some(id) = self.find(tuple) {
-            return id;
+        let hash = hash_tuple(tuple);
+        let (width, ids) = (self.width, &self.ids);
+        let at = |id: u32| &ids[id as usize * width..][..width];
+        match self.index.entry(hash, |&id| at(id) == tuple, |&id| hash_tuple(at(id))) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(vacant) => {
+                let id = self.len;
+                vacant.insert(id);
+                self.len += 1;
+                extend(&mut self.ids, tuple);
+                id
+            }
         }
-        let (hash, width) = (hash_tuple(tuple), self.width);
-        let id = self.index.len() as u32;
-        self.ids.extend_from_slice(tuple);
-        let ids = &self.ids;
-        self.index.insert_unique(hash, id, |&id| hash_tuple(&ids[id as usize * width..][..width]));
-        id
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.ids.capacity() * 4 + self.index.allocation_size()
+        self.ids.capacity() * 4 + self.index.allocation_size() + self.slots.capacity() * size_of::<Slot>()
     }
 }
 
@@ -124,36 +163,37 @@ impl SiteTable {
         self.url.len()
     }
 
-    pub(crate) fn find_row(&self, url: u32, tuple: u32) -> Option<u32> {
-        let same = |&row: &u32| self.url[row as usize] == url && self.tuple[row as usize] == tuple;
-        self.index.find(hash_row(url, tuple), same).copied()
-    }
-
-    /// Adds a row that is not there yet; its measures follow with [`fit_measures`](Self::fit_measures).
-    pub(crate) fn add_row(&mut self, url: u32, tuple: u32) -> u32 {
-        let row = self.url.len();
-        grow(&mut self.url, row + 1);
-        grow(&mut self.tuple, row + 1);
-        (self.url[row], self.tuple[row]) = (url, tuple);
+    /// The row of this key, which is added where it is new; its measures are empty until fed.
+    pub(crate) fn row(&mut self, url: u32, tuple: u32) -> u32 {
         let (urls, tuples) = (&self.url, &self.tuple);
+        let same = |&row: &u32| urls[row as usize] == url && tuples[row as usize] == tuple;
         let hash_of = |&row: &u32| hash_row(urls[row as usize], tuples[row as usize]);
-        self.index.insert_unique(hash_row(url, tuple), row as u32, hash_of);
-        row as u32
+        match self.index.entry(hash_row(url, tuple), same, hash_of) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(vacant) => {
+                let row = urls.len() as u32;
+                vacant.insert(row);
+                extend(&mut self.url, &[url]);
+                extend(&mut self.tuple, &[tuple]);
+                row
+            }
+        }
     }
 
-    /// Gives every row its measures.
-    pub(crate) fn fit_measures(&mut self) {
-        let len = self.len();
-        self.measures.iter_mut().for_each(|measure| measure.resize(len));
-    }
-
-    /// The tuple under which an event counts: values beyond the limit are replaced by `(other)`.
+    /// Replaces values of a tuple that are beyond the limit by `(other)`.
     ///
     /// Asked only for new rows: a value that is new to the site cannot be in an old one.
-    pub(crate) fn admit(&mut self, tuple: &mut [u32], limit: u32, dictionaries: &[Dictionary]) {
-        for ((id, values), dictionary) in tuple.iter_mut().zip(&mut self.values).zip(dictionaries) {
-            if !values.admit(*id, limit, |id| dictionary.hash_of(id)) {
-                *id = OTHER_ID;
+    pub(crate) fn admit(
+        &mut self,
+        tuple: &mut [u32],
+        tuples: &TupleSet,
+        limit: u32,
+        dictionaries: &[Dictionary],
+    ) {
+        for ((values, dictionary), slot) in self.values.iter_mut().zip(dictionaries).zip(&tuples.slots) {
+            let Some(slot) = *slot else { continue };
+            if !values.admit(tuple[slot], limit, |id| dictionary.hash_of(id)) {
+                tuple[slot] = OTHER_ID;
             }
         }
     }

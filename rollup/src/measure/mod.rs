@@ -16,7 +16,8 @@ use distribution::Distribution;
 use tidemark_proto::v1;
 use unique::Unique;
 
-/// One measure's values, one per row.
+/// One measure's values, one per row. Rows beyond the end of the column are empty: a measure that no event fed takes no
+/// room.
 #[derive(Clone, Debug)]
 pub enum MeasureColumn {
     /// Counts and sums.
@@ -37,20 +38,6 @@ impl MeasureColumn {
         }
     }
 
-    /// How many rows there are.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Integers(values) => values.len(),
-            Self::Uniques(values) => values.len(),
-            Self::Distributions(values) => values.len(),
-        }
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Appends or drops rows at the end; new ones are empty.
     pub fn resize(&mut self, len: usize) {
         match self {
@@ -60,31 +47,15 @@ impl MeasureColumn {
         }
     }
 
-    /// Merges row `theirs` of `other`, a column of the same kind, into row `mine`.
-    pub fn merge_row(&mut self, mine: usize, other: &Self, theirs: usize) {
-        match (self, other) {
-            (Self::Integers(a), Self::Integers(b)) => a[mine] = a[mine].saturating_add(b[theirs]),
-            (Self::Uniques(a), Self::Uniques(b)) => a[mine].merge(&b[theirs]),
-            (Self::Distributions(a), Self::Distributions(b)) => a[mine].merge(&b[theirs]),
-            (Self::Integers(_) | Self::Uniques(_) | Self::Distributions(_), _) => {
-                unreachable!("columns of one measure have one kind")
-            }
-        }
-    }
-
     /// Merges rows of `other` into rows of this column: row `i` into row `rows[i]`, or nowhere where that is
     /// [`NOWHERE`].
     pub fn merge_rows(&mut self, other: &Self, rows: &[u32]) {
         match (self, other) {
             (Self::Integers(a), Self::Integers(b)) => {
-                for_each_row(rows, |mine, theirs| a[mine] = a[mine].saturating_add(b[theirs]));
+                merge_each(a, b, rows, |a, &b| *a = a.saturating_add(b))
             }
-            (Self::Uniques(a), Self::Uniques(b)) => {
-                for_each_row(rows, |mine, theirs| a[mine].merge(&b[theirs]))
-            }
-            (Self::Distributions(a), Self::Distributions(b)) => {
-                for_each_row(rows, |mine, theirs| a[mine].merge(&b[theirs]));
-            }
+            (Self::Uniques(a), Self::Uniques(b)) => merge_each(a, b, rows, Unique::merge),
+            (Self::Distributions(a), Self::Distributions(b)) => merge_each(a, b, rows, Distribution::merge),
             (Self::Integers(_) | Self::Uniques(_) | Self::Distributions(_), _) => {
                 unreachable!("columns of one measure have one kind")
             }
@@ -151,21 +122,30 @@ impl MeasureColumn {
 /// The row that takes nothing, in [`MeasureColumn::merge_rows`].
 pub const NOWHERE: u32 = u32::MAX;
 
-fn for_each_row(rows: &[u32], mut merge: impl FnMut(usize, usize)) {
-    for (theirs, &mine) in rows.iter().enumerate() {
-        if mine != NOWHERE {
-            merge(mine as usize, theirs);
+fn merge_each<T>(mine: &mut [T], theirs: &[T], rows: &[u32], mut merge: impl FnMut(&mut T, &T)) {
+    for (theirs, &row) in theirs.iter().zip(rows) {
+        if row != NOWHERE {
+            merge(&mut mine[row as usize], theirs);
         }
     }
 }
 
 /// Resizes a column, growing by half instead of doubling: rows are most of the memory there is.
 pub(crate) fn grow<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
-    if len > values.capacity() {
-        let target = (values.len() + values.len() / 2).max(len).max(4);
-        values.reserve_exact(target - values.len());
-    }
+    make_room(values, len.saturating_sub(values.len()));
     values.resize(len, T::default());
+}
+
+/// Appends to a column, growing likewise.
+pub(crate) fn extend<T: Copy>(values: &mut Vec<T>, more: &[T]) {
+    make_room(values, more.len());
+    values.extend_from_slice(more);
+}
+
+fn make_room<T>(values: &mut Vec<T>, more: usize) {
+    if values.len() + more > values.capacity() {
+        values.reserve_exact(more.max(values.len() / 2).max(4));
+    }
 }
 
 fn sketches_to_wire<T>(values: &[T], encode: impl Fn(&T, &mut Vec<u8>)) -> v1::MeasureColumn {

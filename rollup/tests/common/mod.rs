@@ -1,6 +1,7 @@
 //! A whole cluster without I/O, and a naive second implementation to hold it against.
 
-#![allow(unreachable_pub, missing_docs)]
+// Each test file uses a part of it.
+#![allow(unreachable_pub, missing_docs, dead_code)]
 
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
