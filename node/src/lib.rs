@@ -20,7 +20,7 @@ pub mod journal;
 pub mod membership;
 pub mod metrics;
 mod peers;
-mod query;
+pub mod query;
 mod router;
 pub mod shard;
 mod start;

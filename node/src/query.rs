@@ -3,19 +3,19 @@
 //! Owns: asking the shards, scanning closed buckets beside the actors, and merging what comes of it.
 //! Does not own: the meaning of a query (`tidemark_rollup`), other nodes (`tidemark-coordinator`).
 //!
-//! Open buckets are being written to, so their actor scans them; closed ones are shared and scanned on other threads. A
-//! group may have rows in both. Where only the first rows are wanted, both are therefore asked for their order first, and
-//! then for the rest of the rows that are first in both together.
+//! Open buckets are being written to, so their actor scans them; closed ones are shared and scanned on other threads.
+//! Where only the first rows are wanted, all shards are asked for their order first, and then for the rest of the rows that
+//! stay.
 
 use crate::metrics::NodeMeter;
-use crate::shard::{OpenPass, OpenScan, ShardError, ShardHandle, ShardView};
+use crate::shard::{OpenPass, ShardError, ShardHandle, ShardView};
 use futures::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::partial::{Partial, TooManyRows};
 use tidemark_rollup::query::Query;
-use tidemark_rollup::scan::{DistinctCounts, Pass, ScanContext, Scanned, Steps, scan, scan_pass, winners};
+use tidemark_rollup::scan::{DistinctCounts, ScanContext, Scanned, scan_all, scan_order, scan_winners, winners};
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::EventTime;
 use tokio::sync::Semaphore;
@@ -74,63 +74,103 @@ impl Queries {
         now: EventTime,
     ) -> Result<NodePart, QueryRefused> {
         let _admitted = self.admitted.try_acquire().map_err(|_| QueryRefused::Busy(self.max_queries))?;
-        let (query, context) = (Arc::new(query), Arc::new(context));
-        let asked = shards.iter().map(|shard| self.ask(shard, &query, &context, now));
-        let scanned = join_all(asked).await;
-
-        let mut answered = Vec::new();
-        let mut found = Vec::new();
-        for (shard, scanned) in shards.iter().zip(scanned) {
-            match scanned {
-                Ok(scanned) => {
-                    answered.push(shard.id());
-                    found.extend(scanned);
-                }
-                Err(error) => tracing::warn!(shard = %shard.id(), %error, "a shard did not answer a query"),
-            }
-        }
-        let (partial, distinct) = self.compute(move || merge(found, &query)).await?;
+        let question = Arc::new(Question { query, context, now });
+        let part = match question.query.groups_stay_in_one_shard() {
+            true => self.in_two_passes(shards, &question).await,
+            false => self.in_one_pass(shards, &question).await,
+        }?;
         self.metrics.query_answered();
-        Ok(NodePart { partial, distinct, answered })
+        Ok(part)
     }
 
-    /// One shard's part, in one or more pieces.
-    async fn ask(
+    async fn in_one_pass(&self, shards: Vec<ShardHandle>, question: &Arc<Question>) -> Result<NodePart, QueryRefused> {
+        let asked = shards.iter().map(|shard| async move {
+            let ShardView { open, closed } = self.view(shard, question, OpenPass::Everything).await?;
+            let closed = self.compute_unless_empty(closed, question, |closed, Question { query, context, .. }| {
+                scan_all(closed, query, context)
+            });
+            Ok([open, closed.await])
+        });
+        let (answered, found) = answers(&shards, join_all(asked).await);
+        let question = Arc::clone(question);
+        let all = self.compute(move || {
+            let mut all = Scanned::new(&question.query);
+            found.into_iter().flatten().flatten().for_each(|found| all.merge(&found));
+            all
+        });
+        let Scanned { partial, distinct } = all.await;
+        Ok(NodePart { partial: partial.checked()?, distinct, answered })
+    }
+
+    async fn in_two_passes(
+        &self,
+        mut shards: Vec<ShardHandle>,
+        question: &Arc<Question>,
+    ) -> Result<NodePart, QueryRefused> {
+        let asked = shards.iter().map(|shard| async move {
+            let ShardView { open, closed } = self.view(shard, question, OpenPass::Order).await?;
+            let asked = Arc::clone(question);
+            let order = self.compute(move || {
+                scan_order(&refs(&closed), open, &asked.query, &asked.context)
+            });
+            Ok(order.await)
+        });
+        let (answered, found) = answers(&shards, join_all(asked).await);
+        shards.retain(|shard| answered.contains(&shard.id()));
+        let merging = Arc::clone(question);
+        let order = self.compute(move || {
+            let mut order = Scanned::new_order(&merging.query);
+            found.iter().for_each(|found| order.merge(found));
+            order.partial = order.partial.checked()?;
+            Ok::<_, TooManyRows>(winners(order, &merging.query))
+        });
+        let (winners, facts, distinct) = order.await?;
+
+        // The open buckets may have grown since; the rows show what there is now, in the order found before.
+        let winners = Arc::new(winners);
+        let asked = shards.iter().map(|shard| {
+            let winners = Arc::clone(&winners);
+            async move {
+                let pass = OpenPass::Winners(Arc::clone(&winners));
+                let ShardView { open, closed } = self.view(shard, question, pass).await?;
+                let closed = self.compute_unless_empty(closed, question, move |closed, Question { query, context, .. }| {
+                    let partial = scan_winners(closed, &winners, query, context);
+                    Scanned { partial, distinct: DistinctCounts::default() }
+                });
+                Ok([open, closed.await])
+            }
+        });
+        let (answered, found) = answers(&shards, join_all(asked).await);
+        let merging = Arc::clone(question);
+        let partial = self.compute(move || {
+            let mut partial = Partial::new(&merging.query);
+            found.into_iter().flatten().flatten().for_each(|found| partial.merge(&found.partial));
+            partial.facts = facts;
+            partial
+        });
+        Ok(NodePart { partial: partial.await, distinct, answered })
+    }
+
+    async fn view(
         &self,
         shard: &ShardHandle,
-        query: &Arc<Query>,
-        context: &Arc<ScanContext>,
-        now: EventTime,
-    ) -> Result<Vec<Scanned>, ShardError> {
-        let ask = |pass| shard.view(Arc::clone(query), Arc::clone(context), OpenScan { now, pass }, self.timeout);
-        if !query.groups_stay_in_one_shard() {
-            let ShardView { open, closed } = ask(OpenPass::Everything).await?;
-            let (query, context) = (Arc::clone(query), Arc::clone(context));
-            let closed = self.scan_all(closed, move |closed| scan_pass(&refs(closed), &query, &context, &Steps::All, Pass::Everything));
-            return Ok(open.into_iter().chain(closed.await).collect());
-        }
-        let ShardView { open, closed } = ask(OpenPass::OrderOnly).await?;
-        let Some(open) = open else {
-            let (query, context) = (Arc::clone(query), Arc::clone(context));
-            return Ok(self.scan_all(closed, move |closed| scan(closed, &query, &context, &Steps::All)).await.into_iter().collect());
-        };
-        let mixed = MixedScan { query: Arc::clone(query), context: Arc::clone(context) };
-        let (first, winners) = self.compute(move || mixed.first(open, &closed)).await;
-        let winners = Arc::new(winners);
-        // The open buckets may have grown since; the rows show what there is now, in the order found before.
-        let second = ask(OpenPass::Winners(winners)).await?;
-        Ok(first.into_iter().chain(second.open).collect())
+        question: &Arc<Question>,
+        pass: OpenPass,
+    ) -> Result<ShardView, ShardError> {
+        shard.view(Arc::clone(question), pass, self.timeout).await
     }
 
-    async fn scan_all(
+    async fn compute_unless_empty(
         &self,
         closed: Vec<Arc<Bucket>>,
-        scan: impl FnOnce(&[Arc<Bucket>]) -> Scanned + Send + 'static,
+        question: &Arc<Question>,
+        scan: impl FnOnce(&[&Bucket], &Question) -> Scanned + Send + 'static,
     ) -> Option<Scanned> {
         if closed.is_empty() {
             return None;
         }
-        Some(self.compute(move || scan(&closed)).await)
+        let question = Arc::clone(question);
+        Some(self.compute(move || scan(&refs(&closed), &question)).await)
     }
 
     /// Runs work that takes its time away from the threads that serve connections.
@@ -144,44 +184,32 @@ impl Queries {
     }
 }
 
-/// Scans the closed buckets of a shard that has open ones too.
-struct MixedScan {
-    query: Arc<Query>,
-    context: Arc<ScanContext>,
+/// A query and what it is answered with.
+#[derive(Debug)]
+pub struct Question {
+    /// What is asked.
+    pub query: Query,
+    /// What was agreed on before.
+    pub context: ScanContext,
+    /// Tells open buckets from closed ones.
+    pub now: EventTime,
 }
 
-impl MixedScan {
-    /// The closed buckets' part, and the rows that are still to be found in the open ones, whose order is given.
-    fn first(&self, mut order: Scanned, closed: &[Arc<Bucket>]) -> (Vec<Scanned>, Partial) {
-        let (query, context) = (&self.query, &self.context);
-        let open_steps = order.partial.steps();
-        let apart = scan(closed, query, context, &Steps::AllBut(open_steps.clone()));
-
-        let (closed, steps) = (refs(closed), Steps::Only(open_steps));
-        let of_closed = scan_pass(&closed, query, context, &steps, Pass::OrderOnly);
-        order.partial.merge(&of_closed.partial);
-        order.distinct.merge(&of_closed.distinct);
-        let (winners, facts, distinct) = winners(order, query);
-        let mut shared = scan_pass(&closed, query, context, &steps, Pass::Winners(&winners));
-        shared.partial.facts = facts;
-        shared.distinct = distinct;
-        (vec![apart, shared], winners)
+/// Parts what shards found from the shards that found nothing.
+fn answers<T>(shards: &[ShardHandle], results: Vec<Result<T, ShardError>>) -> (Vec<ShardId>, Vec<T>) {
+    let (mut answered, mut found) = (Vec::new(), Vec::new());
+    for (shard, result) in shards.iter().zip(results) {
+        match result {
+            Ok(part) => {
+                answered.push(shard.id());
+                found.push(part);
+            }
+            Err(error) => tracing::warn!(shard = %shard.id(), %error, "a shard did not answer a query"),
+        }
     }
+    (answered, found)
 }
 
 fn refs(buckets: &[Arc<Bucket>]) -> Vec<&Bucket> {
     buckets.iter().map(Arc::as_ref).collect()
-}
-
-fn merge(found: Vec<Scanned>, query: &Query) -> Result<(Partial, DistinctCounts), TooManyRows> {
-    let mut partial = Partial::new(query);
-    let mut distinct = DistinctCounts::default();
-    for scanned in found {
-        partial.merge(&scanned.partial);
-        distinct.merge(&scanned.distinct);
-    }
-    if query.groups_stay_in_one_shard() {
-        partial.keep_first(query);
-    }
-    Ok((partial.checked()?, distinct))
 }

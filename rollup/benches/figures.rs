@@ -17,9 +17,8 @@ use tidemark_proto::v1;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::TimeRules;
-use tidemark_rollup::partial::Partial;
 use tidemark_rollup::query::Query;
-use tidemark_rollup::scan::{ScanContext, Steps, scan};
+use tidemark_rollup::scan::{ScanContext, scan};
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::sharding::ShardCount;
@@ -260,11 +259,8 @@ fn query(name: &str, rows: usize, sites: usize) {
 fn ask(buckets: &[Vec<Arc<Bucket>>], query: &Query) -> Duration {
     let started = Instant::now();
     let context = ScanContext { share: 156, ..ScanContext::default() };
-    let mut merged = Partial::new(query);
-    for buckets in buckets {
-        merged.merge(&scan(buckets, query, &context, &Steps::All).partial);
-    }
-    let answer = tidemark_rollup::answer::answer(merged, query, EventTime::from_unix_ms(START_MS));
+    let found = scan(buckets.iter().map(Vec::as_slice), query, &context);
+    let answer = tidemark_rollup::answer::answer(found.partial, query, EventTime::from_unix_ms(START_MS));
     assert!(!answer.rows.is_empty());
     started.elapsed()
 }

@@ -19,6 +19,7 @@ pub mod census;
 pub mod coverage;
 pub mod dictionary;
 pub mod event;
+mod folds;
 pub mod measure;
 pub mod partial;
 pub mod placement;

@@ -119,6 +119,11 @@ impl Partial {
         if self.over_limit { Err(TooManyRows) } else { Ok(self) }
     }
 
+    /// The values that a group can have, where rows that are not there will not be added.
+    pub(crate) fn only_values(&self, group: usize) -> Option<&Dictionary> {
+        self.closed.then(|| &self.groups[group].values)
+    }
+
     /// The id of a value of a group; `None` where no row can have it.
     pub(crate) fn intern(&mut self, group: usize, value: &str, hash: u64) -> Option<u32> {
         let values = &mut self.groups[group].values;

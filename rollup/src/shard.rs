@@ -1,6 +1,6 @@
 //! One shard's buckets in memory.
 //!
-//! Owns: judging the events of a block, finding their buckets, and counting a block once per bucket.
+//! Owns: judging the events of a block, finding their buckets, and counting a block once.
 //! Does not own: the journal, messages and threads (`node`), the time (events are judged by when they were sealed).
 //!
 //! Invariants:
@@ -9,6 +9,7 @@
 
 use crate::block::{BlockError, BlockId, DecodedBlock};
 use crate::bucket::{Bucket, Scratch};
+use crate::coverage::Coverage;
 use crate::event::{GRACE, MAX_VALUE, TimeRules};
 use crate::schema::Schema;
 use crate::sharding::{ShardCount, ShardId};
@@ -34,6 +35,8 @@ pub struct ShardRules {
 /// What became of a block's events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
+    /// An earlier copy of the block was counted before.
+    pub repeated: bool,
     /// Counted now.
     pub counted: u32,
     /// Counted before, when an earlier copy of the block came.
@@ -47,6 +50,8 @@ pub struct Applied {
 pub struct Shard {
     id: ShardId,
     rules: ShardRules,
+    /// Every block applied. A bucket covers those that have something for it.
+    coverage: Coverage,
     buckets: BTreeMap<BucketStart, Arc<Bucket>>,
     decoded: DecodedBlock,
     scratch: Scratch,
@@ -61,6 +66,7 @@ impl Shard {
         Self {
             id,
             rules,
+            coverage: Coverage::default(),
             buckets: BTreeMap::new(),
             decoded: DecodedBlock::default(),
             scratch: Scratch::default(),
@@ -86,7 +92,9 @@ impl Shard {
 
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
-        self.buckets.values().map(|bucket| bucket.heap_bytes() + size_of::<Bucket>()).sum()
+        let buckets: usize =
+            self.buckets.values().map(|bucket| bucket.heap_bytes() + size_of::<Bucket>()).sum();
+        buckets + self.coverage.heap_bytes()
     }
 
     /// How many rows the buckets have.
@@ -94,7 +102,12 @@ impl Shard {
         self.buckets.values().map(|bucket| bucket.row_count()).sum()
     }
 
-    /// Counts a block, if it is not counted yet.
+    /// The blocks applied.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// Counts a block, if none of its identity is counted yet: of two copies that differ, the first one counts.
     ///
     /// # Errors
     /// Where the block cannot be read; nothing of it is counted then.
@@ -127,6 +140,11 @@ impl Shard {
                 }
             }
         }
+        if !self.coverage.insert(id.producer, id.seq) {
+            applied.repeated = true;
+            applied.duplicate = self.placed.len() as u32;
+            return applied;
+        }
         // Nearly always one bucket; the sort is stable so that rows come in the order of events.
         if !self.placed.is_sorted_by_key(|&(bucket, _)| bucket) {
             self.placed.sort_by_key(|&(bucket, _)| bucket);
@@ -143,14 +161,11 @@ impl Shard {
                 .or_insert_with(|| Arc::new(Bucket::new(start, Arc::clone(&self.rules.schema))));
             let range = self.placed.partition_point(|&(bucket, _)| bucket < start)
                 ..self.placed.partition_point(|&(bucket, _)| bucket <= start);
-            let events = range.len() as u32;
             // Copies the bucket only where a query is reading it outside the actor right now, which is never the open one.
             let bucket = Arc::make_mut(bucket);
-            if !bucket.cover(id.producer, id.seq) {
-                applied.duplicate += events;
-                continue;
-            }
-            applied.counted += events;
+            let covered = bucket.cover(id.producer, id.seq);
+            assert!(covered, "a bucket covers only blocks that the shard covers");
+            applied.counted += range.len() as u32;
             self.events.clear();
             self.events.extend(self.placed[range].iter().map(|&(_, event)| event));
             let late = sealed_at > start.end().plus(GRACE);

@@ -297,6 +297,27 @@ fn apply_and_ask(block: &v1::Block) {
 }
 
 #[test]
+fn a_batch_without_times_sent_again_in_a_later_bucket_counts_once() {
+    let mut cluster = Cluster::new(1, 1, 10_000);
+    let untimed = v1::Event { time_ms: 0, ..event("/", 0) };
+    let batch = v1::EventBatch { sealed_at_ms: 0, ..batch(1, 1, vec![untimed]) };
+    let keep_params = KeepParams::default();
+    let schema = Schema::default();
+    let rules = Rules {
+        schema: Some(&schema),
+        keep_params: &keep_params,
+        times: TimeRules::default(),
+        shards: ShardCount::new(1).unwrap(),
+    };
+    for (minutes, counted) in [(0, 1), (10, 0)] {
+        let split = split(&batch, &rules, EventTime::from_unix_ms(NOW_MS + minutes * 60_000)).unwrap();
+        let applied = cluster.shards[0].apply(&split.blocks[0]).unwrap();
+        assert_eq!((applied.counted, applied.duplicate), (counted, 1 - counted));
+    }
+    assert_eq!(cluster.shards[0].buckets().count(), 1);
+}
+
+#[test]
 fn a_block_with_a_url_of_another_shard_is_refused_whole() {
     let wide = Cluster::new(1, 64, 10_000);
     let mut block = wide.split(&batch(1, 1, vec![event("/", 0)])).blocks.remove(0);

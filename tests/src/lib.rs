@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Whole clusters for tests: in one process, and as real processes.
+//!
+//! Owns: starting and stopping them, on ports that the system picks, and asking them as users do: over HTTP.
+//! Does not own: what is asserted (`tests/tests`).
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be here is a failed test")]
+
+pub mod http;
+pub mod in_process;
+pub mod logs;
+pub mod processes;
+
+use std::time::Duration;
+
+/// How long a test waits for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(30);

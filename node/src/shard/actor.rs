@@ -5,6 +5,7 @@
 
 use super::supervisor::ShardParts;
 use crate::admission::Permit;
+use crate::query::Question;
 use crate::shard::ApplyError;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use std::sync::Arc;
@@ -14,18 +15,16 @@ use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::census::Census;
 use tidemark_rollup::event::GRACE;
 use tidemark_rollup::partial::Partial;
-use tidemark_rollup::query::Query;
-use tidemark_rollup::scan::{DimensionOfBucket, Pass, ScanContext, Scanned, Steps, needs, scan_pass, take_census};
+use tidemark_rollup::scan::{DimensionOfBucket, DistinctCounts, Scanned, needs, scan_all, scan_order_uncut, scan_winners, take_census};
 use tidemark_rollup::shard::{Applied, Shard};
 use tidemark_rollup::sharding::ShardId;
-use tidemark_rollup::time::EventTime;
 
 pub(super) enum ShardMsg {
     /// Replies once the block is counted and in the journal.
     /// The permit rides along, so a sender that gives up does not free room that is still in use.
     Apply { block: v1::Block, admitted: Permit, reply: RpcReplyPort<Result<Applied, ApplyError>> },
     /// Scans the open buckets, which are being written to, and hands out the closed ones.
-    View { query: Arc<Query>, context: Arc<ScanContext>, open: OpenScan, reply: RpcReplyPort<ShardView> },
+    View { question: Arc<Question>, pass: OpenPass, reply: RpcReplyPort<ShardView> },
     /// Which values some dimensions have.
     TakeCensus { of: Arc<Vec<DimensionOfBucket>>, reply: RpcReplyPort<Vec<Census>> },
     /// The sites that have events.
@@ -37,35 +36,15 @@ pub(super) enum ShardMsg {
     Panic,
 }
 
-/// What to look for in open buckets, as of some moment.
-#[derive(Clone, Debug)]
-pub struct OpenScan {
-    /// A bucket is open until it has ended and waited for stragglers.
-    pub now: EventTime,
-    /// What to look for.
-    pub pass: OpenPass,
-}
-
-/// [`Pass`] with what it needs, to be sent to an actor.
+/// What to look for in open buckets.
 #[derive(Clone, Debug)]
 pub enum OpenPass {
-    /// See [`Pass::Everything`].
+    /// See [`scan_all`].
     Everything,
-    /// See [`Pass::OrderOnly`].
-    OrderOnly,
-    /// See [`Pass::Winners`].
+    /// See [`scan_order_uncut`].
+    Order,
+    /// See [`scan_winners`].
     Winners(Arc<Partial>),
-}
-
-impl OpenPass {
-    /// The pass itself.
-    pub fn as_pass(&self) -> Pass<'_> {
-        match self {
-            Self::Everything => Pass::Everything,
-            Self::OrderOnly => Pass::OrderOnly,
-            Self::Winners(winners) => Pass::Winners(winners),
-        }
-    }
 }
 
 /// A shard as a query sees it.
@@ -124,8 +103,8 @@ impl Actor for ShardActor {
                 let _ = reply.send(state.apply(block));
                 drop(admitted);
             }
-            ShardMsg::View { query, context, open, reply } => {
-                let _ = reply.send(state.view(&query, &context, &open));
+            ShardMsg::View { question, pass, reply } => {
+                let _ = reply.send(state.view(&question, &pass));
             }
             ShardMsg::TakeCensus { of, reply } => {
                 let buckets: Vec<Arc<Bucket>> = state.shard.buckets().cloned().collect();
@@ -154,7 +133,7 @@ impl State {
         }
         let applied = self.shard.apply(&block);
         // Also where every event of it was rejected: receipts come from blocks.
-        let is_new = applied.as_ref().is_ok_and(|applied| applied.duplicate == 0);
+        let is_new = applied.as_ref().is_ok_and(|applied| !applied.repeated);
         journal.end(is_new.then_some(block));
         Ok(applied?)
     }
@@ -177,16 +156,22 @@ impl State {
         }
     }
 
-    fn view(&self, query: &Query, context: &ScanContext, open: &OpenScan) -> ShardView {
-        let closed_before = open.now.minus(GRACE);
+    fn view(&self, question: &Question, pass: &OpenPass) -> ShardView {
+        let Question { query, context, now } = question;
+        // A bucket is open until it has ended and waited for stragglers.
+        let closed_before = now.minus(GRACE);
         let needed = self.shard.buckets().filter(|bucket| needs(query, bucket.start()));
-        let (closed, still_open): (Vec<_>, Vec<_>) = needed.partition(|bucket| bucket.start().end() <= closed_before);
-        let still_open: Vec<&Bucket> = still_open.into_iter().map(Arc::as_ref).collect();
-        let pass = open.pass.as_pass();
-        ShardView {
-            open: (!still_open.is_empty()).then(|| scan_pass(&still_open, query, context, &Steps::All, pass)),
-            closed: closed.into_iter().cloned().collect(),
-        }
+        let (closed, open): (Vec<_>, Vec<_>) = needed.partition(|bucket| bucket.start().end() <= closed_before);
+        let open: Vec<&Bucket> = open.into_iter().map(Arc::as_ref).collect();
+        let scan = || match pass {
+            OpenPass::Everything => scan_all(&open, query, context),
+            OpenPass::Order => scan_order_uncut(&open, query, context),
+            OpenPass::Winners(winners) => {
+                let partial = scan_winners(&open, winners, query, context);
+                Scanned { partial, distinct: DistinctCounts::default() }
+            }
+        };
+        ShardView { open: (!open.is_empty()).then(scan), closed: closed.into_iter().cloned().collect() }
     }
 
     fn sites(&self) -> Vec<String> {

@@ -2,8 +2,9 @@
 //!
 //! A handle outlives the actor: when the supervisor starts another one, the handle talks to that.
 
-use super::actor::{OpenScan, ShardMsg, ShardView, Usage};
+use super::actor::{OpenPass, ShardMsg, ShardView, Usage};
 use crate::admission::Permit;
+use crate::query::Question;
 use ractor::rpc::CallResult;
 use ractor::{ActorRef, RpcReplyPort};
 use std::sync::Arc;
@@ -11,8 +12,7 @@ use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_rollup::block::BlockError;
 use tidemark_rollup::census::Census;
-use tidemark_rollup::query::Query;
-use tidemark_rollup::scan::{DimensionOfBucket, ScanContext};
+use tidemark_rollup::scan::DimensionOfBucket;
 use tidemark_rollup::shard::Applied;
 use tidemark_rollup::sharding::ShardId;
 use tokio::sync::watch;
@@ -85,18 +85,17 @@ impl ShardHandle {
         self.call(timeout, |reply| ShardMsg::Apply { block, admitted, reply }).await?
     }
 
-    /// The shard as `query` sees it.
+    /// The shard as a query sees it.
     ///
     /// # Errors
     /// Where the shard does not answer.
     pub async fn view(
         &self,
-        query: Arc<Query>,
-        context: Arc<ScanContext>,
-        open: OpenScan,
+        question: Arc<Question>,
+        pass: OpenPass,
         timeout: Duration,
     ) -> Result<ShardView, ShardError> {
-        self.call(timeout, |reply| ShardMsg::View { query, context, open, reply }).await
+        self.call(timeout, |reply| ShardMsg::View { question, pass, reply }).await
     }
 
     /// Which values these dimensions have.

@@ -8,7 +8,7 @@ mod actor;
 mod handle;
 mod supervisor;
 
-pub use actor::{OpenPass, OpenScan, ShardView, Usage};
+pub use actor::{OpenPass, ShardView, Usage};
 pub use handle::{ApplyError, ShardError, ShardHandle};
 pub use supervisor::{ShardParts, Supervisor};
 

@@ -13,8 +13,8 @@
 
 use crate::wire::{put_varint, take_varint};
 
-/// Up to so many hashes are kept as they are, and counted exactly.
-pub const EXACT_MAX: usize = 256;
+/// Up to so many hashes are kept as they are, and counted exactly: as many as take the room of the registers.
+pub const EXACT_MAX: usize = REGISTERS / size_of::<u64>();
 /// Bits of a hash that choose the register.
 const PRECISION: u32 = 14;
 /// How many registers there are: one byte each.
@@ -116,8 +116,8 @@ impl Unique {
 
     /// Appends the set's bytes: equal sets have equal bytes.
     ///
-    /// A varint n up to [`EXACT_MAX`] and n hashes, ascending, 8 bytes little-endian each; or 257 and all registers; or
-    /// 258, a varint n, and n times the distance to the next set register (varint) and its value (a byte), where that
+    /// A varint n up to [`EXACT_MAX`] and n hashes, ascending, 8 bytes little-endian each; or one more than that and all
+    /// registers; or two more than that, a varint n, and n times the distance to the next set register (varint) and its value (a byte), where that
     /// is shorter.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let Self::Registers(registers) = self else {
@@ -301,19 +301,19 @@ mod tests {
     }
 
     #[test]
-    fn up_to_256_visitors_are_counted_exactly_and_without_registers() {
-        for n in 0..=256 {
+    fn up_to_2048_visitors_are_counted_exactly_and_without_registers() {
+        for n in (0..300).chain([2047, 2048]) {
             let unique = set((0..n).chain(0..n));
             assert_eq!(unique.count(), n);
             assert!(!unique.is_estimated());
         }
-        assert!(set(0..257).is_estimated());
+        assert!(set(0..2049).is_estimated());
         assert_eq!(set(0..1).heap_bytes(), 0);
     }
 
     #[test]
     fn estimates_stay_within_four_standard_errors() {
-        for n in [257, 1_000, 5_000, 20_000, 100_000, 1_000_000] {
+        for n in [2_049, 5_000, 20_000, 100_000, 1_000_000] {
             let count = set(0..n).count() as f64;
             let error = (count - n as f64).abs() / n as f64;
             assert!(error < 4.0 * STANDARD_ERROR, "{n}: {count}, off by {error}");
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_independent_implementation_agrees_on_large_sets() {
-        for n in [2_000_u64, 30_000, 300_000] {
+        for n in [3_000_u64, 30_000, 300_000] {
             let mut other: HyperLogLogPlus<u64, BuildHasherDefault<Identity>> =
                 HyperLogLogPlus::new(14, BuildHasherDefault::default()).unwrap();
             (0..n).for_each(|number| other.insert(&hash(number)));
@@ -347,14 +347,14 @@ mod tests {
 
     #[test]
     fn malformed_bytes_are_refused() {
-        let mut rank_too_high = vec![0x81, 2];
+        let mut rank_too_high = vec![0x81, 16];
         rank_too_high.extend([52; REGISTERS]);
         for bytes in [
             &[][..],
             &[1],
             &[2, 0, 0],
-            &[0x81, 2, 0],
-            &[0x82, 2, 1, 0xFF, 0xFF, 3, 1],
+            &[0x81, 16, 0],
+            &[0x82, 16, 1, 0xFF, 0xFF, 3, 1],
             &[0xFF, 0xFF],
             &[0, 0],
             &rank_too_high,

@@ -14,7 +14,7 @@ use tidemark_rollup::dictionary::hash_text;
 use tidemark_rollup::event::{TimeRules, visitor_hash};
 use tidemark_rollup::partial::Partial;
 use tidemark_rollup::query::Query;
-use tidemark_rollup::scan::{DistinctCounts, Folds, ScanContext, Steps, scan, take_census};
+use tidemark_rollup::scan::{DistinctCounts, Folds, ScanContext, Scanned, scan, take_census};
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::sharding::ShardCount;
@@ -117,13 +117,11 @@ impl Cluster {
             nodes.reverse();
         }
         for node in nodes {
-            let mut partial = Partial::new(query);
-            for shard in self.shards.iter().skip(node).step_by(self.nodes) {
-                let buckets: Vec<_> = shard.buckets().cloned().collect();
-                let scanned = scan(&buckets, query, &context, &Steps::All);
-                partial.merge(&scanned.partial);
-                distinct.merge(&scanned.distinct);
-            }
+            let mine = self.shards.iter().skip(node).step_by(self.nodes);
+            let buckets: Vec<Vec<_>> = mine.map(|shard| shard.buckets().cloned().collect()).collect();
+            let Scanned { mut partial, distinct: of_node } =
+                scan(buckets.iter().map(Vec::as_slice), query, &context);
+            distinct.merge(&of_node);
             if query.groups_stay_in_one_shard() {
                 partial.keep_first(query);
             }

@@ -1,0 +1,172 @@
+//! Answers in JSON.
+//!
+//! Owns: the form of an answer: `columns`, `rows` of plain values, `facts`. Counts are numbers, what is not set is
+//! null.
+//! Does not own: questions in JSON (the wire types' own serde), errors (`error`).
+
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
+use tidemark_proto::v1;
+use v1::value::Kind;
+
+/// The JSON form of an answer.
+pub fn answer_to_json(answer: &v1::Answer) -> serde_json::Value {
+    // Only strings are keys here, and numbers that JSON cannot say become null: nothing can fail.
+    serde_json::to_value(AnswerJson(answer)).unwrap_or_default()
+}
+
+/// An answer that is written as JSON without a copy of it being made, in the order that people read.
+pub(crate) struct AnswerJson<'a>(pub(crate) &'a v1::Answer);
+
+impl Serialize for AnswerJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut answer = serializer.serialize_struct("Answer", 3)?;
+        answer.serialize_field("columns", &self.0.columns)?;
+        answer.serialize_field("rows", &Rows(&self.0.rows))?;
+        answer.serialize_field("facts", &FactsJson::of(&self.0.facts.clone().unwrap_or_default()))?;
+        answer.end()
+    }
+}
+
+struct Rows<'a>(&'a [v1::Row]);
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|row| Values(&row.values)))
+    }
+}
+
+struct Values<'a>(&'a [v1::Value]);
+
+impl Serialize for Values<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(Value))
+    }
+}
+
+struct Value<'a>(&'a v1::Value);
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0.kind {
+            None => serializer.serialize_unit(),
+            Some(Kind::Text(text)) => serializer.serialize_str(text),
+            Some(Kind::Integer(integer)) => serializer.serialize_u64(*integer),
+            Some(Kind::Number(number)) => serializer.serialize_f64(*number),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FactsJson {
+    complete: bool,
+    shards_asked: u32,
+    shards_answered: u32,
+    freshness_ms: Option<u64>,
+    from_memory: u64,
+    from_history: u64,
+    late: u64,
+    rejected: u64,
+    errors: BTreeMap<String, f64>,
+    missing: Vec<MissingJson>,
+    capped: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct MissingJson {
+    node: String,
+    shards: u32,
+    share: f64,
+    reason: String,
+}
+
+impl FactsJson {
+    fn of(facts: &v1::Facts) -> Self {
+        let missing = facts.missing.iter().cloned();
+        Self {
+            complete: facts.complete,
+            shards_asked: facts.shards_asked,
+            shards_answered: facts.shards_answered,
+            freshness_ms: facts.freshness_ms,
+            from_memory: facts.from_memory,
+            from_history: facts.from_history,
+            late: facts.late,
+            rejected: facts.rejected,
+            errors: facts.errors.iter().map(|(name, &error)| (name.clone(), error)).collect(),
+            missing: missing
+                .map(|v1::Missing { node, shards, share, reason }| MissingJson {
+                    node,
+                    shards,
+                    share,
+                    reason,
+                })
+                .collect(),
+            capped: facts.capped.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn value(kind: Option<Kind>) -> v1::Value {
+        v1::Value { kind }
+    }
+
+    fn answer() -> v1::Answer {
+        let values =
+            [Some(Kind::Text("/a".into())), Some(Kind::Integer(u64::MAX)), Some(Kind::Number(1.5)), None];
+        v1::Answer {
+            columns: ["url", "views", "load_ms.mean", "load_ms.p95"].map(str::to_owned).to_vec(),
+            rows: vec![v1::Row { values: values.map(value).to_vec() }],
+            facts: Some(v1::Facts {
+                shards_asked: 64,
+                shards_answered: 63,
+                errors: [("visitors".to_owned(), 0.0081)].into(),
+                missing: vec![v1::Missing {
+                    node: "n1 (h:1)".into(),
+                    shards: 1,
+                    share: 0.015625,
+                    reason: "gone".into(),
+                }],
+                capped: vec!["country".into()],
+                ..v1::Facts::default()
+            }),
+        }
+    }
+
+    #[test]
+    fn an_answer_has_numbers_for_counts_and_null_for_what_is_not_set() {
+        let expected = json!({
+            "columns": ["url", "views", "load_ms.mean", "load_ms.p95"],
+            "rows": [["/a", 18446744073709551615_u64, 1.5, null]],
+            "facts": {
+                "complete": false, "shardsAsked": 64, "shardsAnswered": 63, "freshnessMs": null,
+                "fromMemory": 0, "fromHistory": 0, "late": 0, "rejected": 0, "errors": {"visitors": 0.0081},
+                "missing": [{"node": "n1 (h:1)", "shards": 1, "share": 0.015625, "reason": "gone"}],
+                "capped": ["country"],
+            },
+        });
+        assert_eq!(answer_to_json(&answer()), expected);
+    }
+
+    #[test]
+    fn columns_come_before_rows_and_facts_come_last() {
+        let text = serde_json::to_string(&AnswerJson(&answer())).unwrap();
+        assert!(text.starts_with(r#"{"columns":["url""#), "{text}");
+        assert!(text.find(r#""rows""#) < text.find(r#""facts""#));
+    }
+
+    #[test]
+    fn a_number_that_json_cannot_say_is_null() {
+        let answer = v1::Answer {
+            rows: vec![v1::Row { values: vec![value(Some(Kind::Number(f64::NAN)))] }],
+            ..v1::Answer::default()
+        };
+        assert_eq!(answer_to_json(&answer)["rows"], json!([[null]]));
+    }
+}

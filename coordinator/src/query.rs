@@ -1,0 +1,146 @@
+//! From a question to its answer.
+//!
+//! Owns: how many questions are answered at once, checking a question, and counting how it ended.
+//! Does not own: asking the nodes (`rounds`), values beyond the limit (`limit`), putting replies together (`merge`).
+
+mod limit;
+mod merge;
+mod rounds;
+
+use crate::config::CoordinatorConfig;
+use crate::fanout::Deadline;
+use crate::metrics::{CoordinatorMetrics, QueryOutcome};
+use crate::peers::Peers;
+use rounds::Rounds;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemark_proto::v1;
+use tidemark_rollup::partial::TooManyRows;
+use tidemark_rollup::query::{Query, QueryError};
+use tidemark_rollup::schema::Schema;
+use tidemark_rollup::time::Clock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// When to come back after [`AskError::Busy`]: queries take milliseconds, so that a place is free soon.
+pub(crate) const BUSY_RETRY: Duration = Duration::from_millis(200);
+
+/// Why a question is not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    /// Correct the field.
+    #[error(transparent)]
+    Invalid(#[from] QueryError),
+    /// Ask the same a moment later.
+    #[error("{max} queries are being answered already: ask again in a moment")]
+    Busy { max: NonZeroUsize },
+    /// Narrow the range, filter, or group by less.
+    #[error(transparent)]
+    TooManyRows(#[from] TooManyRows),
+    /// Do what the nodes say.
+    #[error("every node refuses: {message}")]
+    Refused { code: tonic::Code, message: String },
+    /// Report it: the coordinator is at fault.
+    #[error("the answer could not be put together; the coordinator's log says why")]
+    Failed,
+}
+
+impl AskError {
+    const fn outcome(&self) -> QueryOutcome {
+        match self {
+            Self::Invalid(_) | Self::Busy { .. } | Self::TooManyRows(_) | Self::Refused { .. } => {
+                QueryOutcome::Refused
+            }
+            Self::Failed => QueryOutcome::Failed,
+        }
+    }
+}
+
+/// Answers questions. Stateless: everything it needs to know is in the question and on the nodes.
+pub(crate) struct Queries {
+    peers: Arc<Peers>,
+    clock: Arc<dyn Clock>,
+    schema: Arc<Schema>,
+    dimension_values: u32,
+    timeout: Duration,
+    max_queries: NonZeroUsize,
+    permits: Arc<Semaphore>,
+    metrics: CoordinatorMetrics,
+}
+
+impl Queries {
+    pub(crate) fn new(
+        config: &CoordinatorConfig,
+        peers: Arc<Peers>,
+        clock: Arc<dyn Clock>,
+        metrics: CoordinatorMetrics,
+    ) -> Self {
+        Self {
+            peers,
+            clock,
+            schema: Arc::clone(&config.schema),
+            dimension_values: config.dimension_values,
+            timeout: config.query_timeout,
+            max_queries: config.max_queries,
+            permits: Arc::new(Semaphore::new(config.max_queries.get())),
+            metrics,
+        }
+    }
+
+    /// Answers `question`, within `patience` where the caller has less of it than is configured.
+    pub(crate) async fn ask(
+        &self,
+        question: &v1::Query,
+        patience: Option<Duration>,
+    ) -> Result<v1::Answer, AskError> {
+        let start = Instant::now();
+        let answer = self.answer(question, patience).await;
+        let outcome = match &answer {
+            Ok(answer) if answer.facts.as_ref().is_some_and(|facts| facts.complete) => QueryOutcome::Complete,
+            Ok(_) => QueryOutcome::Partial,
+            Err(error) => error.outcome(),
+        };
+        self.metrics.query_ended(outcome, start.elapsed());
+        answer
+    }
+
+    async fn answer(&self, question: &v1::Query, patience: Option<Duration>) -> Result<v1::Answer, AskError> {
+        let query = Query::parse(question, &self.schema, self.clock.now())?;
+        let permit = self.admit()?;
+        let plan = self.peers.plan();
+        let rounds = Rounds {
+            peers: &self.peers,
+            plan: &plan,
+            query: &query,
+            limit: self.dimension_values,
+            deadline: self.deadline(patience),
+            metrics: &self.metrics,
+        };
+        let outcomes = rounds.run().await;
+        if let Some(refused) = rounds::refused_by_nodes(&outcomes) {
+            return Err(refused);
+        }
+        let clock = Arc::clone(&self.clock);
+        let merging = tokio::task::spawn_blocking(move || {
+            // The permit rides along: who asked may be gone, the work is not.
+            let _permit = permit;
+            merge::answer(&plan, outcomes, &query, clock.as_ref())
+        });
+        let merged = merging.await.map_err(|error| {
+            tracing::error!(%error, "merging an answer failed");
+            AskError::Failed
+        });
+        Ok(merged??)
+    }
+
+    /// A place among the questions being answered.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, AskError> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        permit.map_err(|_| AskError::Busy { max: self.max_queries })
+    }
+
+    pub(crate) fn deadline(&self, patience: Option<Duration>) -> Deadline {
+        Deadline::after(patience.map_or(self.timeout, |patience| patience.min(self.timeout)))
+    }
+}

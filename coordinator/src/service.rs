@@ -1,0 +1,110 @@
+//! The gRPC side.
+//!
+//! Owns: `Analytics`, health and reflection as gRPC services.
+//! Does not own: answering (`query`, `sites`), the port (`server`).
+
+use crate::fanout::Deadline;
+use crate::peers::Peers;
+use crate::query::Queries;
+use crate::sites::sites;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemark_proto::v1;
+use tidemark_proto::v1::analytics_server::{Analytics, AnalyticsServer};
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+use tonic_health::server::HealthReporter;
+
+/// Kept of a caller's patience for merging and the way back: an answer that comes too late is none.
+const RESERVE: Duration = Duration::from_millis(100);
+
+struct AnalyticsService {
+    queries: Arc<Queries>,
+    peers: Arc<Peers>,
+}
+
+#[tonic::async_trait]
+impl Analytics for AnalyticsService {
+    async fn query(&self, request: Request<v1::Query>) -> Result<Response<v1::Answer>, Status> {
+        let patience = patience(request.metadata());
+        Ok(Response::new(self.queries.ask(request.get_ref(), patience).await?))
+    }
+
+    async fn sites(&self, request: Request<v1::SitesRequest>) -> Result<Response<v1::SitesReply>, Status> {
+        let _permit = self.queries.admit()?;
+        let deadline: Deadline = self.queries.deadline(patience(request.metadata()));
+        Ok(Response::new(sites(&self.peers, deadline).await))
+    }
+}
+
+/// The gRPC services as routes, and the handle that says whether they are healthy.
+pub(crate) async fn routes(
+    queries: Arc<Queries>,
+    peers: Arc<Peers>,
+) -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
+    let analytics = AnalyticsServer::new(AnalyticsService { queries, peers });
+    let (health, health_server) = tonic_health::server::health_reporter();
+    health.set_serving::<AnalyticsServer<AnalyticsService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(tidemark_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok((Routes::new(analytics).add_service(health_server).add_service(reflection), health))
+}
+
+/// Tells whoever balances load to go elsewhere.
+pub(crate) async fn set_not_serving(health: &HealthReporter) {
+    health.set_not_serving::<AnalyticsServer<AnalyticsService>>().await;
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+}
+
+/// How long the caller waits, less the reserve; `None` where it does not say.
+fn patience(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let patience = parse_timeout(text)?;
+    Some(patience.saturating_sub(RESERVE.min(patience / 4)))
+}
+
+/// gRPC's form of a time limit: up to eight digits and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let digits_only = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let count: u64 = digits.parse().ok().filter(|_| digits_only)?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_time_limit_is_read_as_grpc_writes_it() {
+        assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        for text in ["", "S", "2", "+2S", "-2S", "2s", "123456789S", "2é"] {
+            assert_eq!(parse_timeout(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reserve_is_kept_for_the_way_back() {
+        let patience = |text: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            patience(&metadata)
+        };
+        assert_eq!(patience("1S"), Some(Duration::from_millis(900)));
+        assert_eq!(patience("100m"), Some(Duration::from_millis(75)));
+        assert_eq!(patience("soon"), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! A cluster inside the test's own process.
+
+use crate::http::Http;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use tidemark_coordinator::{Coordinator, CoordinatorConfig, CoordinatorMetrics};
+use tidemark_node::{Node, NodeConfig, NodeMetrics};
+use tidemark_rollup::block::ProducerId;
+use tidemark_rollup::placement::{Member, NodeId, View};
+use tidemark_rollup::sharding::ShardCount;
+use tidemark_rollup::time::{Clock, EventTime};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// A clock that the test sets.
+#[derive(Debug)]
+pub struct TestClock(AtomicI64);
+
+impl TestClock {
+    /// A clock that stands at this moment.
+    pub fn at(now: EventTime) -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(now.as_unix_ms())))
+    }
+
+    /// Moves the clock.
+    pub fn set(&self, now: EventTime) {
+        self.0.store(now.as_unix_ms(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> EventTime {
+        EventTime::from_unix_ms(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Nodes and a coordinator in this process.
+pub struct Cluster {
+    nodes: Vec<Option<(Node, CancellationToken)>>,
+    members: Vec<Member>,
+    /// The coordinator.
+    pub http: Http,
+    /// The coordinator's address, `host:port`.
+    pub http_address: String,
+    stop: CancellationToken,
+}
+
+impl Cluster {
+    /// Starts nodes `n0`, `n1`, ... and a coordinator, with settings as `change` leaves them.
+    pub async fn start(
+        nodes: usize,
+        shards: u32,
+        clock: Arc<dyn Clock>,
+        change: impl Fn(&mut NodeConfig, &mut CoordinatorConfig),
+    ) -> Self {
+        let registry = Arc::new(Mutex::new(Registry::default()));
+        let (metrics, coordinator_metrics) = {
+            let registry = &mut registry.lock().unwrap();
+            (NodeMetrics::new(registry), CoordinatorMetrics::new(registry))
+        };
+        let stop = CancellationToken::new();
+        let mut listeners = Vec::new();
+        for node in 0..nodes {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            listeners.push((Member { id: NodeId::new(format!("n{node}")).unwrap(), address }, listener));
+        }
+        let members: Vec<Member> = listeners.iter().map(|(member, _)| member.clone()).collect();
+        let shards = ShardCount::new(shards).unwrap();
+        let mut coordinator_config =
+            CoordinatorConfig { http: "127.0.0.1:0".parse().unwrap(), shards, ..CoordinatorConfig::default() };
+        let mut running = Vec::new();
+        for (me, listener) in listeners {
+            let mut config = NodeConfig::new(me.id.clone(), "127.0.0.1:0".parse().unwrap());
+            config.peers = members.iter().filter(|member| member.id != me.id).cloned().collect();
+            config.shards = shards;
+            change(&mut config, &mut coordinator_config);
+            let parts = tidemark_node::Parts {
+                clock: Arc::clone(&clock),
+                metrics: metrics.clone(),
+                registry: Arc::clone(&registry),
+                listener: Some(listener),
+            };
+            let token = stop.child_token();
+            running.push(Some((Node::start(config, parts, token.clone()).await.unwrap(), token)));
+        }
+        let parts = tidemark_coordinator::Parts {
+            clock,
+            view: watch::Sender::new(View::new(members.clone()).unwrap()).subscribe(),
+            producer: ProducerId::from_u128(0xC0),
+            metrics: coordinator_metrics,
+            registry,
+        };
+        let coordinator = Coordinator::start(coordinator_config, parts, stop.clone()).await.unwrap();
+        let http_address = coordinator.address().to_string();
+        Self { nodes: running, members, http: Http::new(&http_address), http_address, stop }
+    }
+
+    /// Where a node serves gRPC.
+    pub fn url(&self, node: usize) -> String {
+        format!("http://{}", self.members[node].address)
+    }
+
+    /// Stops a node and waits until it is gone.
+    pub async fn stop_node(&mut self, node: usize) {
+        let (node, token) = self.nodes[node].take().expect("the node runs");
+        token.cancel();
+        node.stopped().await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,92 @@
+//! The program as real processes with real signals.
+
+use serde_json::Value;
+use tidemark_tests::http::Http;
+use tidemark_tests::logs::{KnownLog, assert_answers};
+use tidemark_tests::processes::{Process, free_port, run};
+
+const READY_NODE: &str = "the node serves";
+const READY_COORDINATOR: &str = "coordinator is listening";
+
+fn json_of(output: &std::process::Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn a_log_replayed_into_a_single_node_gives_its_answers_on_the_command_line() {
+    let (grpc, http) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+    let node = Process::start(
+        &["node", "--single", "--listen", &grpc, "--http", &http, "--accept-late", "50years"],
+        READY_COORDINATOR,
+    )
+    .await;
+    let (to, at) = (format!("http://{grpc}"), format!("http://{http}"));
+    let mut logs = vec![("sample.example".to_owned(), KnownLog::sample())];
+    logs.extend(KnownLog::real().into_iter().map(|log| (format!("{}.example", log.format), log)));
+    for (site, log) in logs {
+        let path = log.path.to_str().unwrap();
+        let mut arguments = vec!["replay", path, "--site", &site, "--to", &to, "--keep-time", "--json"];
+        let format = log.format.to_string();
+        if format == "bitly" {
+            arguments.extend(["--format", "bitly", "--keep-query"]);
+        }
+        json_of(&run(&arguments).await);
+        assert_answers(&log, &site, &at).await;
+
+        let query = log.query(&site, &["views"]);
+        let total = run(&["query", "--site", &site, "--at", &at, "--from", &query.from, "--to-time", &query.to, "--json"]).await;
+        assert_eq!(json_of(&total)["rows"][0][0], log.number("totals.hits"));
+    }
+    let table = run(&["query", "--site", "sample.example", "--at", &at, "--since", "200000d"]).await;
+    assert_eq!(table.status.code(), Some(2), "a time before 1970 is the user's mistake");
+    assert_eq!(node.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn three_nodes_and_a_coordinator_pass_blocks_on_and_say_when_one_is_killed() {
+    let ports: Vec<String> = (0..3).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+    let http = format!("127.0.0.1:{}", free_port());
+    let member = |node: usize| format!("n{node}={}", ports[node]);
+    let mut nodes = Vec::new();
+    for me in 0..3 {
+        let id = format!("n{me}");
+        let mut arguments = vec!["node".to_owned(), "--id".into(), id, "--listen".into(), ports[me].clone()];
+        arguments.extend(["--accept-late".to_owned(), "50years".to_owned()]);
+        for peer in (0..3).filter(|&peer| peer != me) {
+            arguments.extend(["--peers".to_owned(), member(peer)]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        nodes.push(Process::start(&arguments, READY_NODE).await);
+    }
+    let members: Vec<String> = (0..3).map(member).collect();
+    let mut arguments = vec!["coordinator", "--http", &http];
+    members.iter().for_each(|member| arguments.extend(["--nodes", member]));
+    let coordinator = Process::start(&arguments, READY_COORDINATOR).await;
+
+    let log = KnownLog::sample();
+    let (to, at) = (format!("http://{}", ports[1]), format!("http://{http}"));
+    let path = log.path.to_str().unwrap();
+    json_of(&run(&["replay", path, "--site", "example.com", "--to", &to, "--keep-time", "--json"]).await);
+    assert_answers(&log, "example.com", &at).await;
+
+    nodes.remove(2).kill().await;
+    let query = log.query("example.com", &["views"]);
+    let body = serde_json::to_string(&query).unwrap();
+    let (status, answer) = Http::new(&http).post("/v1/query", body).await;
+    assert_eq!((status, &answer["facts"]["complete"]), (200, &Value::Bool(false)));
+    assert!(answer["facts"]["missing"][0]["node"].as_str().unwrap().starts_with("n2"), "{answer}");
+    for node in nodes {
+        assert_eq!(node.terminate().await, Some(0));
+    }
+    assert_eq!(coordinator.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn mistakes_on_the_command_line_are_told_in_one_line() {
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let output = run(&["query", "--site", "example.com", "--at", &nobody]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains(&nobody) && message.lines().count() <= 2, "{message}");
+}
