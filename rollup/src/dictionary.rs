@@ -7,6 +7,7 @@
 
 use crate::measure::extend;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The hash of a text wherever texts are interned or ordered by hash.
@@ -40,20 +41,23 @@ impl Dictionary {
 
     /// The same where the caller has the hash already. One dictionary must always be given the same hash for a text.
     pub fn intern_hashed(&mut self, text: &str, hash: u64) -> u32 {
-        if let Some(id) = self.find_hashed(text, hash) {
-            return id;
+        let Self { text: all, ends, hashes, index } = self;
+        let same = |&id: &u32| hashes[id as usize] == hash && string(all, ends, id) == text;
+        match index.entry(hash, same, |&id| hashes[id as usize]) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(vacant) => {
+                let id = ends.len() as u32;
+                vacant.insert(id);
+                if all.len() + text.len() > all.capacity() {
+                    // By half, as columns grow.
+                    all.reserve_exact(text.len().max(all.len() / 2));
+                }
+                all.push_str(text);
+                extend(ends, &[all.len() as u64]);
+                extend(hashes, &[hash]);
+                id
+            }
         }
-        let id = self.ends.len() as u32;
-        if self.text.len() + text.len() > self.text.capacity() {
-            // By half, as columns grow.
-            self.text.reserve_exact(text.len().max(self.text.len() / 2));
-        }
-        self.text.push_str(text);
-        extend(&mut self.ends, &[self.text.len() as u64]);
-        extend(&mut self.hashes, &[hash]);
-        let hashes = &self.hashes;
-        self.index.insert_unique(hash, id, |&other| hashes[other as usize]);
-        id
     }
 
     /// The id of `text`, where it is known.
@@ -72,9 +76,7 @@ impl Dictionary {
     /// # Panics
     /// Where the id is not one of this dictionary's.
     pub fn get(&self, id: u32) -> &str {
-        let id = id as usize;
-        let start = if id == 0 { 0 } else { self.ends[id - 1] as usize };
-        &self.text[start..self.ends[id] as usize]
+        string(&self.text, &self.ends, id)
     }
 
     /// The hash of the string with this id.
@@ -112,6 +114,12 @@ impl Dictionary {
         self.hashes.clear();
         self.index.clear();
     }
+}
+
+fn string<'a>(text: &'a str, ends: &[u64], id: u32) -> &'a str {
+    let id = id as usize;
+    let start = if id == 0 { 0 } else { ends[id - 1] as usize };
+    &text[start..ends[id] as usize]
 }
 
 #[cfg(test)]

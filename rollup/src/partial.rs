@@ -11,6 +11,7 @@ use crate::measure::{MeasureColumn, NOWHERE};
 use crate::query::Query;
 use crate::wire::{UintColumn, id_column};
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use std::collections::BTreeSet;
 use tidemark_proto::v1;
 
@@ -141,19 +142,21 @@ impl Partial {
             let row = row as usize;
             times[row] == time && groups.iter().zip(ids).all(|(group, &id)| group.ids[row] == id)
         };
-        if let Some(&row) = self.index.find(hash, same) {
-            return row;
+        match self.index.entry(hash, same, |&row| hash_of_row(times, groups, row as usize)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(_) if self.closed => NOWHERE,
+            Entry::Vacant(_) if times.len() >= MAX_PARTIAL_ROWS => {
+                self.over_limit = true;
+                NOWHERE
+            }
+            Entry::Vacant(vacant) => {
+                let row = times.len() as u32;
+                vacant.insert(row);
+                self.time.push(time);
+                self.groups.iter_mut().zip(ids).for_each(|(group, &id)| group.ids.push(id));
+                row
+            }
         }
-        if self.closed || self.len() >= MAX_PARTIAL_ROWS {
-            self.over_limit |= !self.closed;
-            return NOWHERE;
-        }
-        let row = self.time.len() as u32;
-        self.time.push(time);
-        self.groups.iter_mut().zip(ids).for_each(|(group, &id)| group.ids.push(id));
-        let (times, groups) = (&self.time, &self.groups);
-        self.index.insert_unique(hash, row, |&row| hash_of_row(times, groups, row as usize));
-        row
     }
 
     /// Gives every row its measures.

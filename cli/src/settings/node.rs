@@ -1,0 +1,269 @@
+//! Settings of `tidemark node`.
+//!
+//! Owns: the flags, their defaults and their help, and the settings of a coordinator in the same process.
+//! Does not own: what a node does with its settings (`tidemark_node`).
+
+use super::values::{self, Bytes};
+use super::{ClusterSettings, LogSettings, Sources};
+use crate::failure::Misuse;
+use clap::Args;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+use tidemark_coordinator::CoordinatorConfig;
+use tidemark_node::NodeConfig;
+use tidemark_node::config::{
+    DEFAULT_FORWARD_TIMEOUT, DEFAULT_IN_FLIGHT_BYTES, DEFAULT_MAX_QUERIES, DEFAULT_MEMORY_BUDGET_BYTES,
+    DEFAULT_QUERY_TIMEOUT,
+};
+use tidemark_rollup::canonical::KeepParams;
+use tidemark_rollup::event::{DEFAULT_ACCEPT_LATE, TimeRules};
+use tidemark_rollup::placement::{Member, NodeId};
+
+/// Where a coordinator listens unless it is told otherwise.
+pub(crate) const DEFAULT_HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8100);
+/// Where a node listens unless it is told otherwise.
+pub(crate) const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7100);
+
+/// Settings of a node.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NodeSettings {
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+
+    #[command(flatten)]
+    pub(crate) log: LogSettings,
+
+    /// Name of the node, unique in the cluster: letters, digits, and - _ . :
+    ///
+    /// Placement follows from names: a node that comes back under another name gets other shards. By default the address
+    /// it listens on, like 127.0.0.1-7100, and node-7100 where that is every interface.
+    #[arg(long, value_name = "NAME", value_parser = values::node_id, help_heading = "Cluster")]
+    pub(crate) id: Option<NodeId>,
+
+    /// Address for gRPC and /metrics, IP:PORT
+    ///
+    /// 127.0.0.1 is reached from this machine only, 0.0.0.0 from everywhere: there is no access control yet. Port 0 lets
+    /// the system choose.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        value_parser = values::listen,
+        default_value_t = DEFAULT_LISTEN,
+        help_heading = "Cluster"
+    )]
+    pub(crate) listen: SocketAddr,
+
+    /// The other nodes of the cluster, each as id=host:port, separated by commas
+    ///
+    /// An entry of this node's own id is left out, so that all nodes can have the same list. Without peers the node is a
+    /// cluster of one.
+    #[arg(
+        long,
+        value_name = "ID=HOST:PORT",
+        value_parser = values::member,
+        value_delimiter = ',',
+        help_heading = "Cluster"
+    )]
+    pub(crate) peers: Vec<Member>,
+
+    /// Run a coordinator in the same process
+    ///
+    /// One process answers queries too, on --http: simple, but both share its cores and its fate.
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        help_heading = "Cluster"
+    )]
+    pub(crate) single: bool,
+
+    /// Address of the coordinator for HTTP and gRPC, with --single [default: 127.0.0.1:8100]
+    #[arg(long, value_name = "ADDRESS", value_parser = values::listen, help_heading = "Cluster")]
+    pub(crate) http: Option<SocketAddr>,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterSettings,
+
+    /// Query parameters that stay in URLs, each as site:parameter, separated by commas
+    ///
+    /// An asterisk stands for all sites or all parameters. A parameter that stays makes a page of each of its values;
+    /// others are dropped. utm_... always become channel and campaign. Producers that send blocks, like replay, decide
+    /// by themselves.
+    #[arg(
+        long,
+        value_name = "SITE:PARAMETER",
+        value_parser = values::keep_param,
+        value_delimiter = ',',
+        help_heading = "Events"
+    )]
+    pub(crate) keep_params: Vec<String>,
+
+    /// How old an event may be when it is sent; older ones are rejected as too_late
+    ///
+    /// Longer takes in what was held up, and lets old buckets grow again; for a backfill give 20years.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = values::duration,
+        default_value = text(DEFAULT_ACCEPT_LATE),
+        help_heading = "Events"
+    )]
+    pub(crate) accept_late: Duration,
+
+    /// Bytes of events that are taken in and not acknowledged yet; beyond it senders are told to wait
+    ///
+    /// More lets many or distant producers send faster; less bounds memory in a burst. At least one batch, 4MiB.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = values::size_of_batches,
+        default_value = mebibytes(DEFAULT_IN_FLIGHT_BYTES as u64),
+        help_heading = "Limits"
+    )]
+    pub(crate) in_flight_bytes: Bytes,
+
+    /// Memory for events that are kept; beyond it senders are told to wait, and queries go on
+    ///
+    /// More keeps more sites and longer time. Leave the machine a quarter of its memory for queries and the rest.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = values::size,
+        default_value = mebibytes(DEFAULT_MEMORY_BUDGET_BYTES),
+        help_heading = "Limits"
+    )]
+    pub(crate) memory_budget: Bytes,
+
+    /// How long another node may take to acknowledge events that are passed on to it
+    ///
+    /// Longer outlasts a pause of that node; shorter tells the sender sooner to send again, which is harmless.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = values::timeout,
+        default_value = text(DEFAULT_FORWARD_TIMEOUT),
+        help_heading = "Limits"
+    )]
+    pub(crate) forward_timeout: Duration,
+
+    /// How long the node works on its part of a query [default: 10s; with --single 2s, then for the whole query]
+    ///
+    /// Coordinators have a limit of their own and tell the node how long they wait; this one is for what goes astray.
+    #[arg(long, value_name = "DURATION", value_parser = values::timeout, help_heading = "Limits")]
+    pub(crate) query_timeout: Option<Duration>,
+
+    /// Queries at a time; further ones are told to come back
+    ///
+    /// Each may hold a million rows in memory. More makes better use of many cores; fewer keeps those let in fast.
+    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_QUERIES, help_heading = "Limits")]
+    pub(crate) max_queries: NonZeroUsize,
+}
+
+impl NodeSettings {
+    /// The node's configuration; `address` is where it really listens.
+    ///
+    /// # Errors
+    /// Where settings contradict one another.
+    pub(crate) fn node_config(&self, address: SocketAddr) -> Result<NodeConfig, Misuse> {
+        let id = self.id.clone().map_or_else(|| id_of(address), Ok)?;
+        let peers = self.peers.iter().filter(|peer| peer.id != id).cloned().collect();
+        let keep_params = KeepParams::parse(self.keep_params.iter().map(String::as_str));
+        Ok(NodeConfig {
+            id,
+            listen: address,
+            peers,
+            shards: self.cluster.shards,
+            schema: self.cluster.schema()?,
+            keep_params: keep_params.map_err(|error| Misuse::new(error.to_string()))?,
+            times: TimeRules { accept_late: self.accept_late },
+            dimension_values: self.cluster.dimension_values,
+            in_flight_bytes: usize::try_from(self.in_flight_bytes.0).unwrap_or(usize::MAX),
+            memory_budget_bytes: self.memory_budget.0,
+            forward_timeout: self.forward_timeout,
+            query_timeout: self.query_timeout.unwrap_or(DEFAULT_QUERY_TIMEOUT),
+            max_queries: self.max_queries,
+        })
+    }
+
+    /// The configuration of the coordinator in the same process, where there is to be one.
+    ///
+    /// # Errors
+    /// Where settings contradict one another.
+    pub(crate) fn coordinator_config(&self) -> Result<Option<CoordinatorConfig>, Misuse> {
+        match (self.single, self.http) {
+            (false, None) => Ok(None),
+            (false, Some(http)) => Err(Misuse::new(format!(
+                "http = {http} is for the coordinator of a single node: give --single as well"
+            ))),
+            (true, http) => {
+                let defaults = CoordinatorConfig::default();
+                Ok(Some(CoordinatorConfig {
+                    http: http.unwrap_or(DEFAULT_HTTP),
+                    shards: self.cluster.shards,
+                    schema: self.cluster.schema()?,
+                    dimension_values: self.cluster.dimension_values,
+                    query_timeout: self.query_timeout.unwrap_or(defaults.query_timeout),
+                    max_queries: self.max_queries,
+                    ..defaults
+                }))
+            }
+        }
+    }
+}
+
+/// The name of a node that has none: after where it listens.
+fn id_of(address: SocketAddr) -> Result<NodeId, Misuse> {
+    let name = match address.ip().is_unspecified() {
+        true => format!("node-{}", address.port()),
+        false => format!("{}-{}", address.ip(), address.port()),
+    };
+    NodeId::new(name).map_err(|error| Misuse::new(format!("{error}; give --id")))
+}
+
+/// A length of time as a setting's text.
+pub(crate) fn text(duration: Duration) -> String {
+    let hours = duration.as_secs() / 3600;
+    match hours > 0 && duration == Duration::from_secs(hours * 3600) {
+        // humantime would say "2days".
+        true => format!("{hours}h"),
+        false => humantime::format_duration(duration).to_string(),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    match bytes % (1 << 30) {
+        0 => format!("{}GiB", bytes >> 30),
+        _ => format!("{}MiB", bytes >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_a_name_is_called_after_where_it_listens() {
+        for (address, name) in [
+            ("127.0.0.1:7100", "127.0.0.1-7100"),
+            ("0.0.0.0:7101", "node-7101"),
+            ("[::]:1", "node-1"),
+            ("[::1]:7", "::1-7"),
+        ] {
+            assert_eq!(id_of(address.parse().unwrap()).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn defaults_read_like_settings() {
+        assert_eq!(text(DEFAULT_ACCEPT_LATE), "48h");
+        assert_eq!(text(Duration::from_secs(3)), "3s");
+        assert_eq!(mebibytes(64 << 20), "64MiB");
+        assert_eq!(mebibytes(4 << 30), "4GiB");
+    }
+}

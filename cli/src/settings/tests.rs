@@ -1,0 +1,198 @@
+//! Settings from files, and files together with flags.
+
+use crate::command_line::{self, Command, SERVING};
+use crate::settings::file::{self, FileError};
+use crate::settings::node::NodeSettings;
+use clap::{ArgMatches, FromArgMatches as _};
+use std::collections::BTreeSet;
+use tidemark_node::NodeConfig;
+
+const EXAMPLE: &str = include_str!("../../../deploy/tidemark.toml");
+
+/// A value that is not the default, for every setting of every serving command, as the file has it and as text.
+const VALUES: [(&str, &str, &str); 23] = [
+    ("id", r#""n1""#, "n1"),
+    ("listen", r#""127.0.0.1:7200""#, "127.0.0.1:7200"),
+    ("peers", r#"["n2=h:1", "n3=h:2"]"#, "n2=h:1 n3=h:2"),
+    ("nodes", r#"["n2=h:1"]"#, "n2=h:1"),
+    ("single", "true", "true"),
+    ("http", r#""127.0.0.1:8200""#, "127.0.0.1:8200"),
+    ("shards", "16", "16"),
+    ("dimensions", r#"["country"]"#, "country"),
+    ("measures", r#"["a=count(x)", "b=sum(v, x)"]"#, "a=count(x) b=sum(v, x)"),
+    ("dimension_values", "5", "5"),
+    ("keep_params", r#"["*:id"]"#, "*:id"),
+    ("accept_late", r#""1h 30m""#, "1h 30m"),
+    ("in_flight_bytes", r#""8MiB""#, "8MiB"),
+    ("memory_budget", r#""1GiB""#, "1GiB"),
+    ("forward_timeout", r#""1s""#, "1s"),
+    ("query_timeout", r#""500ms""#, "500ms"),
+    ("ingest_timeout", r#""9s""#, "9s"),
+    ("max_queries", "3", "3"),
+    ("max_posts", "4", "4"),
+    ("max_connections", "5", "5"),
+    ("log", r#""warn,tidemark_node=debug""#, "warn,tidemark_node=debug"),
+    ("rate", "7", "7"),
+    ("seed", "9", "9"),
+];
+
+fn serving(name: &str) -> clap::Command {
+    command_line::command().find_subcommand(name).unwrap().clone()
+}
+
+fn raw(matches: &ArgMatches, id: &str) -> String {
+    let values = matches.get_raw(id).unwrap();
+    values.map(|value| value.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+fn node_settings(text: &str, flags: &[&str]) -> NodeSettings {
+    let command = file::with_defaults_from(serving("node"), text).unwrap();
+    let matches = command.try_get_matches_from([&["node"], flags].concat()).unwrap();
+    NodeSettings::from_arg_matches(&matches).unwrap()
+}
+
+fn node_config(text: &str, flags: &[&str]) -> NodeConfig {
+    let settings = node_settings(text, flags);
+    settings.node_config(settings.listen).unwrap()
+}
+
+fn error(command: &str, text: &str) -> FileError {
+    file::with_defaults_from(serving(command), text).err().unwrap_or_else(|| panic!("{text} is accepted"))
+}
+
+#[test]
+fn every_setting_is_a_key_of_the_file() {
+    for name in SERVING {
+        let command = serving(name);
+        for arg in file::settings(&command) {
+            let id = arg.get_id().as_str();
+            let (_, in_file, text) =
+                VALUES.iter().find(|(key, ..)| *key == id).unwrap_or_else(|| panic!("{id}"));
+            let from_file = file::with_defaults_from(command.clone(), &format!("{id} = {in_file}")).unwrap();
+            let matches = from_file.try_get_matches_from([name]).unwrap();
+            assert_eq!(raw(&matches, id), *text, "{name} {id}");
+        }
+    }
+}
+
+#[test]
+fn the_file_goes_before_the_default_and_the_flag_before_the_file() {
+    let file = "shards = 16\ndimensions = [\"country\"]\nsingle = true\n";
+    let config = node_config(file, &[]);
+    assert_eq!((config.shards.get(), config.schema.dimensions()), (16, &["country".to_owned()][..]));
+    assert_eq!(config.max_queries, NodeConfig::new(config.id, config.listen).max_queries);
+
+    let config = node_config(file, &["--shards", "8", "--dimensions", "device,status"]);
+    assert_eq!((config.shards.get(), config.schema.dimensions().len()), (8, 2));
+    assert!(node_settings(file, &[]).single);
+    assert!(!node_settings(file, &["--single=false"]).single);
+}
+
+#[test]
+fn an_empty_list_in_the_file_is_an_empty_list() {
+    assert!(node_config("dimensions = []", &[]).schema.dimensions().is_empty());
+}
+
+#[test]
+fn a_key_that_is_no_setting_is_named_together_with_those_that_are() {
+    let message = error("node", "accept_lat = \"48h\"").to_string();
+    assert!(message.starts_with("accept_lat is no setting; these are: "), "{message}");
+    assert!(message.contains(" accept_late,") && !message.contains("config"), "{message}");
+    // Settings of another command are unknown, too.
+    assert!(matches!(error("coordinator", "accept_late = \"48h\""), FileError::UnknownKey { .. }));
+    assert!(matches!(error("node", "[node]\nshards = 8"), FileError::UnknownKey { .. }));
+    assert!(matches!(error("node", "config = \"other.toml\""), FileError::UnknownKey { .. }));
+}
+
+#[test]
+fn a_value_that_cannot_be_is_named_with_its_key_and_with_what_can() {
+    for (text, expected) in [
+        (r#"accept_late = "48""#, r#"accept_late = "48": "48" is no length of time"#),
+        ("accept_late = 48", r#"accept_late = 48: give a text in quotes, like "48h""#),
+        (r#"shards = "64""#, r#"shards = "64": give a whole number, without quotes, like 64"#),
+        ("shards = 63", "shards = 63: \"63\" is no number of shards: give a power of two"),
+        ("max_queries = 0", "max_queries = 0: "),
+        ("max_queries = -1", "max_queries = -1: "),
+        (r#"single = "yes""#, r#"single = "yes": give true or false"#),
+        (r#"dimensions = "country""#, r#"dimensions = "country": give an array"#),
+        ("dimensions = [1]", "dimensions = [1]: every element has to be a text in quotes"),
+        (r#"measures = ["views"]"#, r#"measures = ["views"]: "views" is no measure: write name=count(kind)"#),
+        (r#"peers = ["10.0.0.2:7100"]"#, "is no member: write id=host:port"),
+        (r#"listen = "localhost""#, "is no address to listen on"),
+        (r#"memory_budget = "4G""#, "is no size"),
+        (r#"log = "loud=very""#, "is no log filter"),
+        ("listen = 2015-05-17", "give a text in quotes"),
+    ] {
+        let message = error("node", text).to_string();
+        assert!(message.contains(expected), "{text}: {message}");
+        assert!(message.starts_with(text.split(' ').next().unwrap()), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_an_error_that_shows_where() {
+    let message = error("node", "shards = \n").to_string();
+    assert!(message.contains("line 1"), "{message}");
+}
+
+#[test]
+fn the_example_file_sets_defaults_and_mentions_every_setting() {
+    let debug = |config: NodeConfig| format!("{config:?}");
+    assert_eq!(debug(node_config(EXAMPLE, &[])), debug(node_config("", &[])));
+    let command = serving("node");
+    let mentioned: BTreeSet<&str> = EXAMPLE
+        .lines()
+        .filter_map(|line| line.trim_start_matches("# ").split_once(" = "))
+        .map(|(key, _)| key)
+        .collect();
+    let settings: BTreeSet<&str> = file::settings(&command).map(|arg| arg.get_id().as_str()).collect();
+    assert_eq!(mentioned, settings);
+}
+
+#[test]
+fn what_the_example_file_leaves_out_is_valid_where_the_mark_is_removed() {
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => {
+                format!("{rest}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let config = node_config(&uncommented, &[]);
+    assert_eq!((config.id.as_str(), config.peers.len()), ("n1", 2), "its own entry is left out");
+}
+
+#[test]
+fn an_address_for_http_needs_a_coordinator_to_listen_there() {
+    let error = node_settings("http = \"127.0.0.1:8100\"", &[]).coordinator_config().unwrap_err();
+    assert!(error.to_string().contains("--single"), "{error}");
+    let single = node_settings("", &["--single", "--http", "127.0.0.1:1", "--query-timeout", "7s"]);
+    let coordinator = single.coordinator_config().unwrap().unwrap();
+    assert_eq!((coordinator.http.port(), coordinator.query_timeout.as_secs()), (1, 7));
+    assert_eq!(single.node_config(single.listen).unwrap().query_timeout.as_secs(), 7);
+}
+
+#[test]
+fn a_coordinator_needs_nodes() {
+    let parse = |flags: &[&str]| {
+        let words = [&["tidemark", "coordinator"], flags].concat();
+        let words: Vec<_> = words.into_iter().map(Into::into).collect();
+        match command_line::parse(&words).unwrap().command {
+            Command::Coordinator(settings) => settings,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(parse(&[]).view().unwrap_err().to_string().contains("--nodes"));
+    assert!(parse(&["--nodes", "n=h:1,n=h:2"]).view().is_err());
+    assert_eq!(parse(&["--nodes", "n=h:1,m=h:2"]).view().unwrap().members().len(), 2);
+}
+
+#[test]
+fn measures_and_dimensions_share_one_set_of_names() {
+    let settings = node_settings("", &["--dimensions", "views"]);
+    let error = settings.node_config(settings.listen).unwrap_err();
+    assert!(error.to_string().contains("\"views\" is taken"), "{error}");
+}
