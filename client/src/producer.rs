@@ -9,7 +9,7 @@
 
 use crate::ClientError;
 use crate::queries::connect;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use hdrhistogram::Histogram;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -165,6 +165,22 @@ impl Producer {
             self.unacknowledged.insert(key, Pending { block: block.clone(), first_sent: Instant::now() });
             self.transmit(block).await?;
         }
+        self.settle_ready().await
+    }
+
+    /// Reads the acknowledgements that are there, without waiting for more. [`send`](Self::send) does so too; who sends
+    /// seldom calls this in between, so that refusals and broken lines are noticed.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn settle_ready(&mut self) -> Result<(), ClientError> {
+        while let Some(ready) = self.line.as_mut().and_then(|line| line.acks.next().now_or_never()) {
+            match ready {
+                Some(Ok(ack)) => self.settle(ack).await?,
+                Some(Err(status)) => self.reconnect(status.message()).await?,
+                None => self.reconnect("the node ended the line").await?,
+            }
+        }
         Ok(())
     }
 
@@ -280,7 +296,9 @@ impl Producer {
         // Room for all: whatever is not acknowledged goes out before anything is read.
         let (blocks, outgoing) = mpsc::channel(self.config.max_in_flight + 1);
         for pending in self.unacknowledged.values() {
-            blocks.try_send(pending.block.clone()).map_err(|_| "too many blocks are not acknowledged".to_owned())?;
+            blocks
+                .try_send(pending.block.clone())
+                .map_err(|_| "too many blocks are not acknowledged".to_owned())?;
         }
         let mut client = IngestClient::new(self.channel.clone());
         let call = client.send_blocks(ReceiverStream::new(outgoing));

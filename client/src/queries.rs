@@ -59,7 +59,10 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, ClientError> {
         .initial_connection_window_size(16 << 20)
         .connect()
         .await
-        .map_err(|error| ClientError::Unreachable { address: address.to_owned(), message: root_cause(&error) })
+        .map_err(|error| ClientError::Unreachable {
+            address: address.to_owned(),
+            message: root_cause(&error),
+        })
 }
 
 /// The innermost cause: "connection refused" says more than "transport error".

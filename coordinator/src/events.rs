@@ -240,7 +240,7 @@ mod tests {
         assert_eq!((&event.kind[..], &event.visitor[..]), (&b"share"[..], &b"v"[..]));
         assert_eq!(event.dimensions.len(), 1);
         let values: Vec<i64> = event.values.iter().map(|entry| entry.value).collect();
-        assert_eq!(values, [3000, 2]);
+        assert_eq!(values, [2, 3000]);
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub struct ReplayOptions {
     pub format: LogFormat,
     /// Whether URLs keep their query.
     pub keep_query: bool,
-    /// Whether events keep their times. Otherwise all are shifted by whole buckets so that the log ends now.
-    pub keep_time: bool,
+    /// By how many milliseconds event times are moved: 0, or what [`shift_to_end_now`] says.
+    pub shift_ms: i64,
     /// How fast.
     pub speed: Speed,
     /// The producer's id: random.
@@ -74,12 +74,27 @@ pub struct ReplayReport {
     pub faults: BTreeMap<LineFault, u64>,
     /// What became of the events of all other lines.
     pub totals: Totals,
-    /// How far event times were moved.
+    /// How far event times were moved, milliseconds.
     pub shifted_ms: i64,
     /// How long it took.
     pub took: Duration,
     /// From sending a block to its acknowledgement, in microseconds.
     pub latency_us: Histogram<u64>,
+}
+
+/// How far all events of these logs have to be moved, in milliseconds, so that the newest of them is of now: a whole number
+/// of buckets, so that what was in one bucket stays in one.
+///
+/// # Errors
+/// Where a log cannot be read.
+pub fn shift_to_end_now(paths: &[PathBuf], format: LogFormat, clock: &dyn Clock) -> anyhow::Result<i64> {
+    let mut newest = None;
+    for path in paths {
+        let of_log =
+            scan_newest_time(path, format).with_context(|| format!("cannot read {}", path.display()))?;
+        newest = newest.max(of_log);
+    }
+    Ok(newest.map_or(0, |newest| shift(newest, clock.now().as_unix_ms())))
 }
 
 /// Replays a log and waits until everything is acknowledged.
@@ -93,13 +108,6 @@ pub async fn replay(
 ) -> anyhow::Result<ReplayReport> {
     let started = Instant::now();
     let path = options.path.display();
-    let shifted_ms = match options.keep_time {
-        true => 0,
-        false => {
-            let newest = scan_newest_time(&options.path, options.format).with_context(|| format!("cannot read {path}"))?;
-            newest.map_or(0, |newest| shift(newest, clock.now().as_unix_ms()))
-        }
-    };
     let mut reader = LogReader::open(&options.path).with_context(|| format!("cannot open {path}"))?;
     let mut sender = Sender::connect(options).await?;
     let (mut lines, mut skipped, mut faults) = (0_u64, 0, BTreeMap::new());
@@ -116,7 +124,7 @@ pub async fn replay(
                     sender.wait_until(due, clock).await?;
                 }
                 let mut event = event.to_event(&sender.site);
-                event.time_ms += shifted_ms;
+                event.time_ms = event.time_ms.saturating_add(options.shift_ms);
                 sender.push(event, clock).await?;
             }
             Ok(None) => skipped += 1,
@@ -136,7 +144,7 @@ pub async fn replay(
         skipped,
         faults,
         totals: sender.producer.totals().clone(),
-        shifted_ms,
+        shifted_ms: options.shift_ms,
         took: started.elapsed(),
         latency_us: sender.producer.latency_us().clone(),
     })
@@ -163,8 +171,10 @@ impl Sender {
     }
 
     async fn wait_until(&mut self, due: Instant, clock: &dyn Clock) -> anyhow::Result<()> {
-        if due > Instant::now() || self.last_flush.elapsed() > FLUSH_EVERY {
+        if due > Instant::now() + FLUSH_EVERY || self.last_flush.elapsed() > FLUSH_EVERY {
             self.flush(clock).await?;
+            // So that acknowledgements are read when they come, and not when the next batch goes out.
+            self.producer.flush().await?;
         }
         tokio::time::sleep_until(due).await;
         Ok(())

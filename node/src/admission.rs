@@ -49,7 +49,8 @@ pub struct Admission {
 impl Admission {
     /// Budgets of these sizes.
     pub fn new(in_flight_bytes: usize, memory_budget_bytes: u64) -> Self {
-        let in_flight_bytes = in_flight_bytes.clamp(tidemark_proto::MAX_MESSAGE_BYTES, Semaphore::MAX_PERMITS);
+        let in_flight_bytes =
+            in_flight_bytes.clamp(tidemark_proto::MAX_MESSAGE_BYTES, Semaphore::MAX_PERMITS);
         Self {
             in_flight: Arc::new(Semaphore::new(in_flight_bytes)),
             in_flight_bytes,

@@ -17,7 +17,8 @@ pub struct NodeConfig {
     pub id: NodeId,
     /// Where gRPC and `/metrics` are served. Port 0 lets the system pick.
     pub listen: SocketAddr,
-    /// The other nodes. Empty: a cluster of one.
+    /// The nodes of the cluster. The node itself may be among them, with the address that others reach it at; otherwise that
+    /// is where it listens. Empty: a cluster of one.
     pub peers: Vec<Member>,
     /// Shards of the cluster; fixed when it is created and the same on all members.
     ///

@@ -55,7 +55,8 @@ impl Services {
 
 impl Inner {
     async fn rows(&self, batch: v1::EventBatch) -> v1::BatchAck {
-        let ack = v1::BatchAck { producer: batch.producer.clone(), seq: batch.seq, ..v1::BatchAck::default() };
+        let ack =
+            v1::BatchAck { producer: batch.producer.clone(), seq: batch.seq, ..v1::BatchAck::default() };
         let refuse = |reason: RefusalReason, message: String| {
             self.metrics.refused(reason);
             v1::BatchAck { refused: Some(refusal_of(reason, message)), ..ack.clone() }
@@ -130,7 +131,9 @@ impl Inner {
         rejected.iter().for_each(|rejection| *by_reason.entry(rejection.reason()).or_default() += 1);
         by_reason.into_iter().for_each(|(reason, events)| self.metrics.rejected(reason, events));
         let mut by_why: BTreeMap<IgnoredWhy, u64> = BTreeMap::new();
-        ignored.iter().for_each(|ignored| *by_why.entry(ignored.why()).or_default() += u64::from(ignored.events));
+        ignored
+            .iter()
+            .for_each(|ignored| *by_why.entry(ignored.why()).or_default() += u64::from(ignored.events));
         by_why.into_iter().for_each(|(why, fields)| self.metrics.ignored(why, fields));
     }
 
@@ -143,7 +146,10 @@ impl Inner {
             )));
         }
         let distinct: BTreeSet<u32> = asked.iter().copied().collect();
-        Ok(distinct.into_iter().filter_map(|shard| self.router.local.get(shard as usize).cloned().flatten()).collect())
+        Ok(distinct
+            .into_iter()
+            .filter_map(|shard| self.router.local.get(shard as usize).cloned().flatten())
+            .collect())
     }
 
     fn local_shards(&self) -> Vec<ShardHandle> {
@@ -158,10 +164,11 @@ impl Inner {
             .map_err(|error| Status::invalid_argument(format!("{error} (on node {})", self.router.me)))?;
         let share = self.rules.dimension_values / self.rules.shards.get();
         let context = ScanContext { folds: read_folds(request.folds)?, share };
-        let part = self.queries.answer(shards, query, context, now).await.map_err(|refused| match refused {
-            QueryRefused::Busy(_) => Status::resource_exhausted(refused.to_string()),
-            QueryRefused::TooManyRows(_) => Status::invalid_argument(refused.to_string()),
-        })?;
+        let part =
+            self.queries.answer(shards, query, context, now).await.map_err(|refused| match refused {
+                QueryRefused::Busy(_) => Status::resource_exhausted(refused.to_string()),
+                QueryRefused::TooManyRows(_) => Status::invalid_argument(refused.to_string()),
+            })?;
         let bounds = part.distinct.bounds(part.answered.len() as u32, share);
         Ok(v1::PartialReply {
             distinct_values: bounds
@@ -174,10 +181,14 @@ impl Inner {
 
     async fn take_census(&self, request: v1::CensusRequest) -> Result<v1::CensusReply, Status> {
         if request.of.len() > MAX_CENSUS {
-            return Err(Status::invalid_argument(format!("of: has {} entries; at most {MAX_CENSUS}", request.of.len())));
+            return Err(Status::invalid_argument(format!(
+                "of: has {} entries; at most {MAX_CENSUS}",
+                request.of.len()
+            )));
         }
         let shards = self.shards(&request.shards, request.shard_count)?;
-        let of: Vec<DimensionOfBucket> = request.of.into_iter().map(read_dimension).collect::<Result<_, _>>()?;
+        let of: Vec<DimensionOfBucket> =
+            request.of.into_iter().map(read_dimension).collect::<Result<_, _>>()?;
         let of = Arc::new(of);
         let mut merged = vec![Census::default(); of.len()];
         let asked = shards.iter().map(|shard| shard.take_census(Arc::clone(&of), self.timeout));
@@ -187,10 +198,10 @@ impl Inner {
                 mine.merge(theirs, self.rules.dimension_values);
             }
         }
-        let censuses = of.iter().zip(&merged).map(|(of, census)| v1::Census {
-            of: Some(write_dimension(of)),
-            hashes: census.to_wire(),
-        });
+        let censuses = of
+            .iter()
+            .zip(&merged)
+            .map(|(of, census)| v1::Census { of: Some(write_dimension(of)), hashes: census.to_wire() });
         Ok(v1::CensusReply { censuses: censuses.collect() })
     }
 
@@ -274,20 +285,31 @@ impl v1::cluster_server::Cluster for Services {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyReply>, Status> {
         let request = request.into_inner();
         if request.shard_count != self.0.rules.shards.get() {
-            return Err(Status::failed_precondition("members disagree about the number of shards: use the same --shards"));
+            return Err(Status::failed_precondition(
+                "members disagree about the number of shards: use the same --shards",
+            ));
         }
         let bytes = request.blocks.iter().map(|block| block.columns.len()).sum();
-        let permit: Permit =
-            self.0.admission.admit(bytes).map_err(|refused| Status::resource_exhausted(refused.to_string()))?;
+        let permit: Permit = self
+            .0
+            .admission
+            .admit(bytes)
+            .map_err(|refused| Status::resource_exhausted(refused.to_string()))?;
         let acks = request.blocks.into_iter().map(|block| self.0.router.apply(block, permit.clone()));
         Ok(Response::new(v1::ApplyReply { acks: join_all(acks).await }))
     }
 
-    async fn query_partial(&self, request: Request<v1::PartialRequest>) -> Result<Response<v1::PartialReply>, Status> {
+    async fn query_partial(
+        &self,
+        request: Request<v1::PartialRequest>,
+    ) -> Result<Response<v1::PartialReply>, Status> {
         self.0.query_partial(request.into_inner()).await.map(Response::new)
     }
 
-    async fn take_census(&self, request: Request<v1::CensusRequest>) -> Result<Response<v1::CensusReply>, Status> {
+    async fn take_census(
+        &self,
+        request: Request<v1::CensusRequest>,
+    ) -> Result<Response<v1::CensusReply>, Status> {
         self.0.take_census(request.into_inner()).await.map(Response::new)
     }
 
@@ -300,10 +322,15 @@ impl v1::cluster_server::Cluster for Services {
 impl v1::admin_server::Admin for Services {
     async fn members(&self, _: Request<v1::MembersRequest>) -> Result<Response<v1::MembersReply>, Status> {
         let placement = Arc::clone(&self.0.router.placement.borrow());
-        Ok(Response::new(v1::MembersReply { members: placement.members().iter().map(write_member).collect() }))
+        Ok(Response::new(v1::MembersReply {
+            members: placement.members().iter().map(write_member).collect(),
+        }))
     }
 
-    async fn placement(&self, _: Request<v1::PlacementRequest>) -> Result<Response<v1::PlacementReply>, Status> {
+    async fn placement(
+        &self,
+        _: Request<v1::PlacementRequest>,
+    ) -> Result<Response<v1::PlacementReply>, Status> {
         let placement = Arc::clone(&self.0.router.placement.borrow());
         Ok(Response::new(v1::PlacementReply {
             shard_count: self.0.rules.shards.get(),

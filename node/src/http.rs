@@ -28,6 +28,9 @@ fn ready(shards: &[ShardHandle]) -> (StatusCode, String) {
     let down = shards.iter().filter(|shard| !shard.is_up()).count();
     match down {
         0 => (StatusCode::OK, "ready\n".to_owned()),
-        down => (StatusCode::SERVICE_UNAVAILABLE, format!("{down} of {} shards are down; see the log\n", shards.len())),
+        down => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{down} of {} shards are down; see the log\n", shards.len()),
+        ),
     }
 }

@@ -21,13 +21,15 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// The members that the configuration names, with the node itself at `address`.
+    /// The members that the configuration names. The node itself is reached at `address`, unless it is among them.
     ///
     /// # Errors
     /// Where two members have one name.
     pub fn fixed(config: &NodeConfig, address: SocketAddr) -> Result<Self, DuplicateMember> {
-        let me = Member { id: config.id.clone(), address: address.to_string() };
-        let members = config.peers.iter().cloned().chain([me]).collect();
+        let mut members = config.peers.clone();
+        if !members.iter().any(|member| member.id == config.id) {
+            members.push(Member { id: config.id.clone(), address: address.to_string() });
+        }
         Ok(Self::of(View::new(members)?, config.shards))
     }
 

@@ -49,17 +49,42 @@ impl NodeMetrics {
         let registry = registry.sub_registry_with_prefix("tidemark");
         let m = &metrics;
         registry.register("events_counted", "Events counted by the shards of this node", m.counted.clone());
-        registry.register("events_duplicate", "Events that came again and were not counted again", m.duplicate.clone());
-        registry.register("events_rejected", "Events received and not counted, by reason", m.rejected.clone());
-        registry.register("fields_ignored", "Fields of events that were left out, by reason", m.ignored.clone());
-        registry.register("batches_refused", "Batches and blocks refused as a whole, by reason", m.refused.clone());
+        registry.register(
+            "events_duplicate",
+            "Events that came again and were not counted again",
+            m.duplicate.clone(),
+        );
+        registry.register(
+            "events_rejected",
+            "Events received and not counted, by reason",
+            m.rejected.clone(),
+        );
+        registry.register(
+            "fields_ignored",
+            "Fields of events that were left out, by reason",
+            m.ignored.clone(),
+        );
+        registry.register(
+            "batches_refused",
+            "Batches and blocks refused as a whole, by reason",
+            m.refused.clone(),
+        );
         registry.register("blocks_forwarded", "Blocks passed on to other owners", m.forwarded.clone());
         registry.register("shard_restarts", "Shards that failed and were started again", m.restarts.clone());
-        registry.register("blocks_quarantined", "Blocks set aside: a shard failed on them", m.quarantined.clone());
+        registry.register(
+            "blocks_quarantined",
+            "Blocks set aside: a shard failed on them",
+            m.quarantined.clone(),
+        );
         registry.register("partial_queries", "Parts of queries answered", m.queries.clone());
         registry.register_with_unit("memory", "Rollups and journal", Unit::Bytes, m.memory.clone());
         registry.register("rollup_rows", "Rows of rollups in memory", m.rows.clone());
-        registry.register_with_unit("in_flight", "Taken in, not acknowledged", Unit::Bytes, m.in_flight.clone());
+        registry.register_with_unit(
+            "in_flight",
+            "Taken in, not acknowledged",
+            Unit::Bytes,
+            m.in_flight.clone(),
+        );
         registry.register("shards_up", "Shards of this node that are up", m.shards.clone());
         metrics
     }

@@ -15,7 +15,9 @@ use std::time::Duration;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::partial::{Partial, TooManyRows};
 use tidemark_rollup::query::Query;
-use tidemark_rollup::scan::{DistinctCounts, ScanContext, Scanned, scan_all, scan_order, scan_winners, winners};
+use tidemark_rollup::scan::{
+    DistinctCounts, ScanContext, Scanned, scan_all, scan_order, scan_winners, winners,
+};
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::EventTime;
 use tokio::sync::Semaphore;
@@ -83,12 +85,17 @@ impl Queries {
         Ok(part)
     }
 
-    async fn in_one_pass(&self, shards: Vec<ShardHandle>, question: &Arc<Question>) -> Result<NodePart, QueryRefused> {
+    async fn in_one_pass(
+        &self,
+        shards: Vec<ShardHandle>,
+        question: &Arc<Question>,
+    ) -> Result<NodePart, QueryRefused> {
         let asked = shards.iter().map(|shard| async move {
             let ShardView { open, closed } = self.view(shard, question, OpenPass::Everything).await?;
-            let closed = self.compute_unless_empty(closed, question, |closed, Question { query, context, .. }| {
-                scan_all(closed, query, context)
-            });
+            let closed =
+                self.compute_unless_empty(closed, question, |closed, Question { query, context, .. }| {
+                    scan_all(closed, query, context)
+                });
             Ok([open, closed.await])
         });
         let (answered, found) = answers(&shards, join_all(asked).await);
@@ -110,9 +117,7 @@ impl Queries {
         let asked = shards.iter().map(|shard| async move {
             let ShardView { open, closed } = self.view(shard, question, OpenPass::Order).await?;
             let asked = Arc::clone(question);
-            let order = self.compute(move || {
-                scan_order(&refs(&closed), open, &asked.query, &asked.context)
-            });
+            let order = self.compute(move || scan_order(&refs(&closed), open, &asked.query, &asked.context));
             Ok(order.await)
         });
         let (answered, found) = answers(&shards, join_all(asked).await);
@@ -133,10 +138,14 @@ impl Queries {
             async move {
                 let pass = OpenPass::Winners(Arc::clone(&winners));
                 let ShardView { open, closed } = self.view(shard, question, pass).await?;
-                let closed = self.compute_unless_empty(closed, question, move |closed, Question { query, context, .. }| {
-                    let partial = scan_winners(closed, &winners, query, context);
-                    Scanned { partial, distinct: DistinctCounts::default() }
-                });
+                let closed = self.compute_unless_empty(
+                    closed,
+                    question,
+                    move |closed, Question { query, context, .. }| {
+                        let partial = scan_winners(closed, &winners, query, context);
+                        Scanned { partial, distinct: DistinctCounts::default() }
+                    },
+                );
                 Ok([open, closed.await])
             }
         });

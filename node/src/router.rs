@@ -56,9 +56,9 @@ impl Router {
                 }
             }
         }
-        let local = join_all(mine.into_iter().map(|(at, block)| async move {
-            (at, self.apply(block, permit.clone()).await)
-        }));
+        let local = join_all(
+            mine.into_iter().map(|(at, block)| async move { (at, self.apply(block, permit.clone()).await) }),
+        );
         let remote = join_all(theirs.into_iter().map(|(address, (positions, blocks))| async move {
             positions.into_iter().zip(self.forward(&address, blocks).await).collect::<Vec<_>>()
         }));
@@ -76,7 +76,10 @@ impl Router {
             return refusal(
                 &bare,
                 RefusalReason::OwnerUnavailable,
-                format!("node {} does not own shard {}; the members disagree about who is in the cluster", self.me, block.shard),
+                format!(
+                    "node {} does not own shard {}; the members disagree about who is in the cluster",
+                    self.me, block.shard
+                ),
             );
         };
         match handle.apply(block, permit, self.timeout).await {
@@ -104,7 +107,9 @@ impl Router {
         match reply {
             Ok(Ok(reply)) if reply.acks.len() == bare.len() => reply.acks,
             Ok(Ok(_)) => unavailable(format!("the owner at {address} did not acknowledge every block")),
-            Ok(Err(status)) => unavailable(format!("the owner at {address} cannot be reached: {}", status.message())),
+            Ok(Err(status)) => {
+                unavailable(format!("the owner at {address} cannot be reached: {}", status.message()))
+            }
             Err(_) => unavailable(format!("the owner at {address} did not answer within {:?}", self.timeout)),
         }
     }
@@ -118,7 +123,12 @@ async fn call(
 }
 
 fn bare_ack(block: &v1::Block) -> v1::BlockAck {
-    v1::BlockAck { producer: block.producer.clone(), shard: block.shard, seq: block.seq, ..v1::BlockAck::default() }
+    v1::BlockAck {
+        producer: block.producer.clone(),
+        shard: block.shard,
+        seq: block.seq,
+        ..v1::BlockAck::default()
+    }
 }
 
 fn acknowledged(block: &v1::Block, applied: &Applied) -> v1::BlockAck {
@@ -126,7 +136,9 @@ fn acknowledged(block: &v1::Block, applied: &Applied) -> v1::BlockAck {
     v1::BlockAck {
         accepted: applied.counted + applied.duplicate,
         duplicate: applied.duplicate,
-        rejected: reasons.map(|(&reason, &events)| v1::ReasonCount { reason: reason.into(), events }).collect(),
+        rejected: reasons
+            .map(|(&reason, &events)| v1::ReasonCount { reason: reason.into(), events })
+            .collect(),
         ..bare_ack(block)
     }
 }
@@ -147,7 +159,9 @@ fn refused(block: &v1::Block, error: &ApplyError) -> v1::BlockAck {
         ApplyError::Shard(_) => RefusalReason::OwnerUnavailable,
         ApplyError::Quarantined => RefusalReason::Quarantined,
         ApplyError::Block(BlockError::Producer) => RefusalReason::BadProducer,
-        ApplyError::Block(BlockError::NoSuchShard(_) | BlockError::WrongShard { .. }) => RefusalReason::WrongShard,
+        ApplyError::Block(BlockError::NoSuchShard(_) | BlockError::WrongShard { .. }) => {
+            RefusalReason::WrongShard
+        }
         ApplyError::Block(BlockError::TooManyEvents(_)) => RefusalReason::TooLarge,
         ApplyError::Block(BlockError::Malformed(_)) => RefusalReason::Malformed,
     };

@@ -88,7 +88,11 @@ impl Node {
     ///
     /// # Errors
     /// Where it cannot start; nothing of it is left running then.
-    pub async fn start(config: NodeConfig, parts: Parts, shutdown: CancellationToken) -> Result<Self, StartError> {
+    pub async fn start(
+        config: NodeConfig,
+        parts: Parts,
+        shutdown: CancellationToken,
+    ) -> Result<Self, StartError> {
         let listen_error = |error| StartError::Listen { address: config.listen, error };
         let listener = match parts.listener {
             Some(listener) => listener,
@@ -114,7 +118,8 @@ impl Node {
             Supervisor::start(mine, Arc::clone(&shard_parts), Arc::clone(&parts.clock)).await?;
 
         let admission = Arc::new(Admission::new(config.in_flight_bytes, config.memory_budget_bytes));
-        let services = services(&config, &parts.clock, &membership, &admission, &shard_parts, &shards, &meter);
+        let services =
+            services(&config, &parts.clock, &membership, &admission, &shard_parts, &shards, &meter);
         let routes = http::pages(routes(services).await?.into_axum_router(), parts.registry, shards.clone());
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = Server::builder()
@@ -209,12 +214,17 @@ async fn routes(services: Services) -> Result<Routes, tonic_reflection::server::
     let cluster = ClusterServer::new(services.clone())
         .max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MEMBER_MESSAGE_BYTES);
-    let reflection =
-        tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .build_v1()?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<IngestServer<Services>>().await;
     reporter.set_serving::<ClusterServer<Services>>().await;
-    Ok(Routes::new(ingest).add_service(cluster).add_service(AdminServer::new(services)).add_service(reflection).add_service(health))
+    Ok(Routes::new(ingest)
+        .add_service(cluster)
+        .add_service(AdminServer::new(services))
+        .add_service(reflection)
+        .add_service(health))
 }
 
 /// Keeps the memory budget and the gauges up to date.

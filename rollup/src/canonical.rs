@@ -3,7 +3,7 @@
 //! Owns: canonical sites and URLs, and what `utm_*` parameters say.
 //! Does not own: events (`event`).
 //!
-//! A URL of the site itself is its path ("/a"); a URL of another host is kept whole ("https://cdn.example.net/a").
+//! A URL of the site itself is its path (`/a`); a URL of another host is kept whole (`https://cdn.example.net/a`).
 //! Paths are made canonical by the `url` crate (dot segments, escapes). There is no fragment, no user, and no query
 //! but the parameters that the site's configuration names, in the order they came.
 

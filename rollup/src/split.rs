@@ -408,8 +408,8 @@ impl BlockBuilder {
             time: uint_column(&time),
             kind: id_column(&kind),
             visitor: uint_column(&visitor),
-            dimensions: named(&batch.dimension_names, &dimensions, |ids| id_column(ids)),
-            values: named(&batch.value_names, &values, |values| uint_column(values)),
+            dimensions: named(&batch.dimension_names, &dimensions, id_column),
+            values: named(&batch.value_names, &values, uint_column),
             rejected,
         }
     }

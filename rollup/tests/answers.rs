@@ -1,5 +1,6 @@
 //! Answers are a function of the events alone: not of the number of nodes or shards, not of the order of blocks, not of how
 //! often they come. Held against a second, naive implementation.
+#![allow(clippy::unwrap_used, reason = "what cannot be here is a failed test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Blocks: the golden bytes, the published shard numbers, determinism, and bytes that nobody meant.
+#![allow(clippy::unwrap_used, reason = "what cannot be here is a failed test")]
 
 mod common;
 

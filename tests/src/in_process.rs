@@ -69,8 +69,11 @@ impl Cluster {
         }
         let members: Vec<Member> = listeners.iter().map(|(member, _)| member.clone()).collect();
         let shards = ShardCount::new(shards).unwrap();
-        let mut coordinator_config =
-            CoordinatorConfig { http: "127.0.0.1:0".parse().unwrap(), shards, ..CoordinatorConfig::default() };
+        let mut coordinator_config = CoordinatorConfig {
+            http: "127.0.0.1:0".parse().unwrap(),
+            shards,
+            ..CoordinatorConfig::default()
+        };
         let mut running = Vec::new();
         for (me, listener) in listeners {
             let mut config = NodeConfig::new(me.id.clone(), "127.0.0.1:0".parse().unwrap());

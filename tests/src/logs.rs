@@ -53,7 +53,8 @@ impl KnownLog {
 
     /// The real logs, as far as they are there.
     pub fn real() -> Vec<Self> {
-        let folder = std::env::var_os("TIDEMARK_TEST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
+        let folder = std::env::var_os("TIDEMARK_TEST_DATA")
+            .map_or_else(|| root().join("../shared/data"), PathBuf::from);
         let logs = [
             ("elastic-apache-combined", "log.gz", LogFormat::Combined),
             ("usagov-bitly-clicks", "ndjson.gz", LogFormat::Bitly),
@@ -85,7 +86,7 @@ impl KnownLog {
             to: to.to_owned(),
             format: self.format,
             keep_query: self.format == LogFormat::Bitly,
-            keep_time: true,
+            shift_ms: 0,
             speed: Speed::Max,
             producer: ProducerId::from_u128(producer),
         };
@@ -123,13 +124,17 @@ pub async fn assert_answers(log: &KnownLog, site: &str, at: &str) -> v1::Facts {
     let malformed = if combined { log.number("totals.malformed_requests") } else { 0 };
     assert_eq!(malformed, 0, "a request without a target is a hit there and no event here");
     assert_eq!(numbers[0], log.number("totals.hits"));
-    let visitors = log.number(if combined { "distinct.visitors_host_ua" } else { "distinct.visitor_standin" });
+    let visitors =
+        log.number(if combined { "distinct.visitors_host_ua" } else { "distinct.visitor_standin" });
     assert!(numbers[1].abs_diff(visitors) * 50 <= visitors, "{} visitors instead of {visitors}", numbers[1]);
     if combined {
         assert_eq!(numbers[2], log.number("totals.bytes"));
     }
 
-    assert_buckets(log, ask(v1::Query { granularity: "5m".into(), ..log.query(site, &["views", "visitors"]) }).await);
+    assert_buckets(
+        log,
+        ask(v1::Query { granularity: "5m".into(), ..log.query(site, &["views", "visitors"]) }).await,
+    );
     let days = ask(v1::Query { granularity: "1d".into(), ..log.query(site, &["views", "visitors"]) }).await;
     for row in &days.rows {
         let day = &log.answers["utc_days"][&text(&row.values[0])[..10]];
@@ -161,7 +166,8 @@ pub async fn assert_answers(log: &KnownLog, site: &str, at: &str) -> v1::Facts {
     if combined {
         assert_eq!(urls.len() as u64, log.number("distinct.paths"));
         let classes: BTreeMap<String, u64> = by("status").await.into_iter().collect();
-        let expected: BTreeMap<String, u64> = serde_json::from_value(log.answers["status_classes"].clone()).unwrap();
+        let expected: BTreeMap<String, u64> =
+            serde_json::from_value(log.answers["status_classes"].clone()).unwrap();
         assert_eq!(classes, expected);
     } else {
         assert_eq!(by("country").await[..10], top("top_countries"));

@@ -1,4 +1,5 @@
 //! Whole clusters in one process.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be here is a failed test")]
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -19,7 +20,12 @@ fn clock() -> Arc<TestClock> {
 }
 
 fn event(url: String, visitor: u64) -> v1::Event {
-    v1::Event { site: Bytes::from_static(b"example.com"), url: url.into(), visitor_hash: visitor, ..Default::default() }
+    v1::Event {
+        site: Bytes::from_static(b"example.com"),
+        url: url.into(),
+        visitor_hash: visitor,
+        ..Default::default()
+    }
 }
 
 /// Sends views of `/0`, `/1`, ... as blocks.
@@ -33,7 +39,8 @@ async fn send(cluster: &Cluster, node: usize, producer: u128, urls: u64, now: Ev
 
 async fn replay_and_check(nodes: usize, shards: u32, log: &KnownLog) {
     let clock = clock();
-    let cluster = Cluster::start(nodes, shards, clock.clone(), |node, _| node.times.accept_late = ACCEPT_LATE).await;
+    let cluster =
+        Cluster::start(nodes, shards, clock.clone(), |node, _| node.times.accept_late = ACCEPT_LATE).await;
     let report = log.replay("example.com", &cluster.url(0), 1, clock.as_ref()).await;
     assert_eq!(report.totals.accepted, log.number("totals.hits"));
     assert_eq!(report.faults.values().sum::<u64>(), log.number("totals.parse_failures"));
@@ -87,7 +94,8 @@ async fn a_dead_node_makes_answers_partial_and_they_say_which_share_is_missing()
     assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
     let facts = &partial["facts"];
     assert_eq!(facts["complete"], false);
-    let (asked, answered) = (facts["shardsAsked"].as_u64().unwrap(), facts["shardsAnswered"].as_u64().unwrap());
+    let (asked, answered) =
+        (facts["shardsAsked"].as_u64().unwrap(), facts["shardsAnswered"].as_u64().unwrap());
     assert!(asked == 64 && (20..64).contains(&answered), "{facts}");
     let missing = facts["missing"].as_array().unwrap();
     assert_eq!(missing.len(), 1);
@@ -167,12 +175,14 @@ async fn open_and_closed_buckets_are_ordered_together() {
         views(url, 20, closed, 3).await;
         views(url, 0, open, 5).await;
     }
-    let query = json!({"site": "example.com", "groupBy": ["url"], "measures": ["views", "visitors"], "limit": 1});
+    let query =
+        json!({"site": "example.com", "groupBy": ["url"], "measures": ["views", "visitors"], "limit": 1});
     assert_eq!(cluster.http.rows(query).await, [[json!("/c"), json!(16), json!(5)]]);
     let series = json!({"site": "example.com", "groupBy": ["url"], "granularity": "5m", "limit": 1});
     let rows = cluster.http.rows(series).await;
     assert_eq!(rows.iter().map(|row| &row[1]).collect::<Vec<_>>(), ["/a", "/b"]);
-    let versus = json!({"site": "example.com", "groupBy": ["url"], "from": "-1m", "versus": "20m", "limit": 2});
+    let versus =
+        json!({"site": "example.com", "groupBy": ["url"], "from": "-1m", "versus": "20m", "limit": 2});
     let rows = cluster.http.rows(versus).await;
     assert_eq!(rows, [[json!("/b"), json!(10), json!(1)], [json!("/c"), json!(8), json!(8)]]);
 }
@@ -192,9 +202,16 @@ async fn every_reason_is_a_counter_in_the_metrics() {
     ]);
     let (_, reply) = cluster.http.post("/v1/events", events.to_string()).await;
     assert_eq!(reply["accepted"], 1);
-    let reasons: Vec<&str> =
-        reply["rejected"].as_array().unwrap().iter().map(|rejected| rejected["reason"].as_str().unwrap()).collect();
-    assert_eq!(reasons, ["missing_site", "missing_url", "bad_url", "from_future", "too_late", "negative_value"]);
+    let reasons: Vec<&str> = reply["rejected"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rejected| rejected["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        reasons,
+        ["missing_site", "missing_url", "bad_url", "from_future", "too_late", "negative_value"]
+    );
     let (_, metrics) = cluster.http.get("/metrics").await;
     for reason in reasons {
         let line = format!("tidemark_events_rejected_total{{node=\"n0\",reason=\"{reason}\"}} 1");
@@ -232,5 +249,8 @@ async fn ten_thousand_urls_on_three_nodes_are_all_there_exactly() {
     let rows = cluster.http.rows(query).await;
     assert_eq!(rows.len(), 10_000);
     assert!(rows.iter().all(|row| row[1] == 1 && row[2] == 1));
-    assert_eq!(cluster.http.rows(json!({"site": "*", "groupBy": ["site"]})).await, [[json!("example.com"), json!(10_000)]]);
+    assert_eq!(
+        cluster.http.rows(json!({"site": "*", "groupBy": ["site"]})).await,
+        [[json!("example.com"), json!(10_000)]]
+    );
 }

@@ -1,4 +1,5 @@
 //! The program as real processes with real signals.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be here is a failed test")]
 
 use serde_json::Value;
 use tidemark_tests::http::Http;
@@ -35,7 +36,19 @@ async fn a_log_replayed_into_a_single_node_gives_its_answers_on_the_command_line
         assert_answers(&log, &site, &at).await;
 
         let query = log.query(&site, &["views"]);
-        let total = run(&["query", "--site", &site, "--at", &at, "--from", &query.from, "--to-time", &query.to, "--json"]).await;
+        let total = run(&[
+            "query",
+            "--site",
+            &site,
+            "--at",
+            &at,
+            "--from",
+            &query.from,
+            "--to-time",
+            &query.to,
+            "--json",
+        ])
+        .await;
         assert_eq!(json_of(&total)["rows"][0][0], log.number("totals.hits"));
     }
     let table = run(&["query", "--site", "sample.example", "--at", &at, "--since", "200000d"]).await;
@@ -49,9 +62,9 @@ async fn three_nodes_and_a_coordinator_pass_blocks_on_and_say_when_one_is_killed
     let http = format!("127.0.0.1:{}", free_port());
     let member = |node: usize| format!("n{node}={}", ports[node]);
     let mut nodes = Vec::new();
-    for me in 0..3 {
+    for (me, port) in ports.iter().enumerate() {
         let id = format!("n{me}");
-        let mut arguments = vec!["node".to_owned(), "--id".into(), id, "--listen".into(), ports[me].clone()];
+        let mut arguments = vec!["node".to_owned(), "--id".into(), id, "--listen".into(), port.clone()];
         arguments.extend(["--accept-late".to_owned(), "50years".to_owned()]);
         for peer in (0..3).filter(|&peer| peer != me) {
             arguments.extend(["--peers".to_owned(), member(peer)]);

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidemark_client::ClientError;
 use tidemark_loadgen::log::LogFormat;
-use tidemark_loadgen::replay::{Progress, ReplayOptions, ReplayReport, Speed, replay};
+use tidemark_loadgen::replay::{Progress, ReplayOptions, ReplayReport, Speed, replay, shift_to_end_now};
 use tidemark_node::clock::SystemClock;
 use tidemark_proto::v1::Reason;
 
@@ -67,7 +67,7 @@ pub(crate) struct ReplayCommand {
     #[arg(long, value_name = "FACTOR", value_parser = speed, default_value = "max")]
     speed: Speed,
 
-    /// Keep the times of the logs; otherwise each log is shifted so that it ends now
+    /// Keep the times of the logs; otherwise all of them are shifted alike, so that the newest hit is of now
     ///
     /// The node has to accept events that old: see --accept-late of tidemark node.
     #[arg(long)]
@@ -94,8 +94,12 @@ fn speed(text: &str) -> Result<Speed, String> {
 
 /// Replays the logs and prints what became of them.
 pub(crate) async fn run(command: &ReplayCommand) -> anyhow::Result<()> {
+    let shift_ms = match command.keep_time {
+        true => 0,
+        false => shift_to_end_now(&command.files, command.format, &SystemClock)?,
+    };
     for (at, file) in command.files.iter().enumerate() {
-        let report = replay_file(command, file).await?;
+        let report = replay_file(command, file, shift_ms).await?;
         let text = match command.json {
             true => format!("{}\n", report::json(file, &report)),
             false if at > 0 => format!("\n{}", report::text(file, &report)),
@@ -109,14 +113,14 @@ pub(crate) async fn run(command: &ReplayCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn replay_file(command: &ReplayCommand, file: &Path) -> anyhow::Result<ReplayReport> {
+async fn replay_file(command: &ReplayCommand, file: &Path, shift_ms: i64) -> anyhow::Result<ReplayReport> {
     let options = ReplayOptions {
         path: file.to_owned(),
         site: command.site.clone(),
         to: command.to.clone(),
         format: command.format,
         keep_query: command.keep_query,
-        keep_time: command.keep_time,
+        shift_ms,
         speed: command.speed,
         producer: random_producer()?,
     };

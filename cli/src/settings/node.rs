@@ -55,10 +55,10 @@ pub(crate) struct NodeSettings {
     )]
     pub(crate) listen: SocketAddr,
 
-    /// The other nodes of the cluster, each as id=host:port, separated by commas
+    /// The nodes of the cluster, each as id=host:port, separated by commas
     ///
-    /// An entry of this node's own id is left out, so that all nodes can have the same list. Without peers the node is a
-    /// cluster of one.
+    /// All nodes can have the same list: an entry of this node's own id says where others reach it, which is otherwise where
+    /// it listens. Without peers the node is a cluster of one.
     #[arg(
         long,
         value_name = "ID=HOST:PORT",
@@ -172,7 +172,7 @@ impl NodeSettings {
     /// Where settings contradict one another.
     pub(crate) fn node_config(&self, address: SocketAddr) -> Result<NodeConfig, Misuse> {
         let id = self.id.clone().map_or_else(|| id_of(address), Ok)?;
-        let peers = self.peers.iter().filter(|peer| peer.id != id).cloned().collect();
+        let peers = self.peers.clone();
         let keep_params = KeepParams::parse(self.keep_params.iter().map(String::as_str));
         Ok(NodeConfig {
             id,

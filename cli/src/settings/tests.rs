@@ -162,7 +162,7 @@ fn what_the_example_file_leaves_out_is_valid_where_the_mark_is_removed() {
         })
         .collect();
     let config = node_config(&uncommented, &[]);
-    assert_eq!((config.id.as_str(), config.peers.len()), ("n1", 2), "its own entry is left out");
+    assert_eq!((config.id.as_str(), config.peers.len()), ("n1", 3));
 }
 
 #[test]

@@ -15,7 +15,9 @@ use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::census::Census;
 use tidemark_rollup::event::GRACE;
 use tidemark_rollup::partial::Partial;
-use tidemark_rollup::scan::{DimensionOfBucket, DistinctCounts, Scanned, needs, scan_all, scan_order_uncut, scan_winners, take_census};
+use tidemark_rollup::scan::{
+    DimensionOfBucket, DistinctCounts, Scanned, needs, scan_all, scan_order_uncut, scan_winners, take_census,
+};
 use tidemark_rollup::shard::{Applied, Shard};
 use tidemark_rollup::sharding::ShardId;
 
@@ -161,7 +163,8 @@ impl State {
         // A bucket is open until it has ended and waited for stragglers.
         let closed_before = now.minus(GRACE);
         let needed = self.shard.buckets().filter(|bucket| needs(query, bucket.start()));
-        let (closed, open): (Vec<_>, Vec<_>) = needed.partition(|bucket| bucket.start().end() <= closed_before);
+        let (closed, open): (Vec<_>, Vec<_>) =
+            needed.partition(|bucket| bucket.start().end() <= closed_before);
         let open: Vec<&Bucket> = open.into_iter().map(Arc::as_ref).collect();
         let scan = || match pass {
             OpenPass::Everything => scan_all(&open, query, context),

@@ -81,7 +81,12 @@ impl ShardHandle {
     ///
     /// # Errors
     /// Where it is not counted, or not known to be.
-    pub async fn apply(&self, block: v1::Block, admitted: Permit, timeout: Duration) -> Result<Applied, ApplyError> {
+    pub async fn apply(
+        &self,
+        block: v1::Block,
+        admitted: Permit,
+        timeout: Duration,
+    ) -> Result<Applied, ApplyError> {
         self.call(timeout, |reply| ShardMsg::Apply { block, admitted, reply }).await?
     }
 

@@ -85,8 +85,12 @@ impl Cluster {
         for node in 0..self.nodes.len() {
             let mut client = ClusterClient::connect(self.url(node)).await.unwrap();
             let query = v1::Query { site: "example.com".into(), from: "-2h".into(), ..Default::default() };
-            let request =
-                v1::PartialRequest { query: Some(query), shards: (0..8).collect(), shard_count: 8, folds: vec![] };
+            let request = v1::PartialRequest {
+                query: Some(query),
+                shards: (0..8).collect(),
+                shard_count: 8,
+                folds: vec![],
+            };
             let reply = client.query_partial(request).await.unwrap().into_inner();
             let integers = reply.partial.unwrap().measures.remove(0).integers;
             let mut bytes = [0; 8];
@@ -117,7 +121,11 @@ impl Cluster {
 }
 
 fn event(url: &str) -> v1::Event {
-    v1::Event { site: Bytes::from_static(b"example.com"), url: Bytes::copy_from_slice(url.as_bytes()), ..Default::default() }
+    v1::Event {
+        site: Bytes::from_static(b"example.com"),
+        url: Bytes::copy_from_slice(url.as_bytes()),
+        ..Default::default()
+    }
 }
 
 fn batch(seq: u64, events: Vec<v1::Event>) -> v1::EventBatch {
@@ -207,7 +215,10 @@ async fn each_bad_event_has_its_reason_and_leaves_its_neighbours_counted() {
     let events = bad.into_iter().flat_map(|(event, _)| [event, self::event("/good")]).collect();
     let ack = cluster.rows(1, vec![batch(1, events)]).await.remove(0);
     assert_eq!(ack.rejected.iter().map(v1::Rejection::reason).collect::<Vec<_>>(), expected);
-    assert_eq!(ack.rejected.iter().map(|rejection| rejection.index).collect::<Vec<_>>(), (0..11).map(|n| n * 2).collect::<Vec<_>>());
+    assert_eq!(
+        ack.rejected.iter().map(|rejection| rejection.index).collect::<Vec<_>>(),
+        (0..11).map(|n| n * 2).collect::<Vec<_>>()
+    );
     assert_eq!(ack.accepted, 11);
     assert_eq!(cluster.views().await, 11);
     for reason in expected {
@@ -230,7 +241,8 @@ async fn what_is_ignored_is_told_and_the_event_counts() {
     };
     let ack = cluster.rows(0, vec![batch(1, vec![odd])]).await.remove(0);
     assert_eq!((ack.accepted, ack.rejected.len()), (1, 0));
-    let ignored: Vec<_> = ack.ignored.iter().map(|ignored| (ignored.name.as_str(), ignored.why().name())).collect();
+    let ignored: Vec<_> =
+        ack.ignored.iter().map(|ignored| (ignored.name.as_str(), ignored.why().name())).collect();
     let expected =
         [("planet", "unknown_dimension"), ("device", "dimension_too_long"), ("weight", "unknown_value")];
     assert_eq!(ignored, expected.map(|(name, why)| (name, why.to_owned())));

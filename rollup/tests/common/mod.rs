@@ -1,7 +1,7 @@
 //! A whole cluster without I/O, and a naive second implementation to hold it against.
 
 // Each test file uses a part of it.
-#![allow(unreachable_pub, missing_docs, dead_code)]
+#![allow(unreachable_pub, missing_docs, dead_code, clippy::unwrap_used, clippy::type_complexity)]
 
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
