@@ -23,21 +23,48 @@ pub fn program() -> PathBuf {
 
 /// A port that nobody has at the moment.
 ///
-/// Static peers have to be known before anybody listens; between here and there somebody else may take the port, so callers
-/// start again with another one then.
-pub fn free_port() -> u16 {
+/// Static peers have to be known before anybody listens. Somebody else may take the port in between: [`start_all`] then
+/// begins again with others.
+fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Starts programs that have to know one another's addresses: `arguments` makes their arguments from as many addresses as
+/// it asks for.
+pub async fn start_all<F>(addresses: usize, ready: &[&str], arguments: F) -> (Vec<String>, Vec<Process>)
+where
+    F: Fn(&[String]) -> Vec<Vec<String>>,
+{
+    'attempt: for _ in 0..10 {
+        let addresses: Vec<String> = (0..addresses).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+        let mut processes = Vec::new();
+        for (arguments, ready) in arguments(&addresses).iter().zip(ready) {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            match Process::start(&arguments, ready).await {
+                Ok(process) => processes.push(process),
+                Err(seen) if seen.contains("another program has it") => continue 'attempt,
+                Err(seen) => panic!("{arguments:?} did not say {ready:?}:\n{seen}"),
+            }
+        }
+        return (addresses, processes);
+    }
+    panic!("somebody else takes every port");
 }
 
 /// A running command of the program; killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    /// What it logged until it was ready.
+    logged: String,
 }
 
 impl Process {
     /// Starts the program and waits until a line that it logs contains `ready`.
-    pub async fn start(arguments: &[&str], ready: &str) -> Self {
+    ///
+    /// # Errors
+    /// What it logged, where it never said so.
+    pub async fn start(arguments: &[&str], ready: &str) -> Result<Self, String> {
         let mut child = Command::new(program())
             .args(arguments)
             .stdout(Stdio::null())
@@ -46,22 +73,30 @@ impl Process {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut seen = String::new();
+        let mut logged = String::new();
         let wait = async {
             while let Some(line) = lines.next_line().await.unwrap() {
-                seen.push_str(&line);
-                seen.push('\n');
+                logged.push_str(&line);
+                logged.push('\n');
                 if line.contains(ready) {
                     return true;
                 }
             }
             false
         };
-        let is_ready = tokio::time::timeout(crate::PATIENCE, wait).await == Ok(true);
-        assert!(is_ready, "{arguments:?} did not say {ready:?}:\n{seen}");
+        if tokio::time::timeout(crate::PATIENCE, wait).await != Ok(true) {
+            return Err(logged);
+        }
         // Whoever logs must not block on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child }
+        Ok(Self { child, logged })
+    }
+
+    /// The address in the logged line that contains `what`.
+    pub fn address(&self, what: &str) -> String {
+        let line = self.logged.lines().find(|line| line.contains(what));
+        let address = line.and_then(|line| line.split("address=").nth(1)?.split_whitespace().next());
+        address.unwrap_or_else(|| panic!("no address of {what:?} in\n{}", self.logged)).to_owned()
     }
 
     /// Kills the process at once.

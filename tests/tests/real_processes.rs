@@ -4,7 +4,7 @@
 use serde_json::Value;
 use tidemark_tests::http::Http;
 use tidemark_tests::logs::{KnownLog, assert_answers};
-use tidemark_tests::processes::{Process, free_port, run};
+use tidemark_tests::processes::{Process, run, start_all};
 
 const READY_NODE: &str = "the node serves";
 const READY_COORDINATOR: &str = "coordinator is listening";
@@ -16,13 +16,11 @@ fn json_of(output: &std::process::Output) -> Value {
 
 #[tokio::test]
 async fn a_log_replayed_into_a_single_node_gives_its_answers_on_the_command_line() {
-    let (grpc, http) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
-    let node = Process::start(
-        &["node", "--single", "--listen", &grpc, "--http", &http, "--accept-late", "50years"],
-        READY_COORDINATOR,
-    )
-    .await;
-    let (to, at) = (format!("http://{grpc}"), format!("http://{http}"));
+    let arguments =
+        ["node", "--single", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--accept-late", "50years"];
+    let node = Process::start(&arguments, READY_COORDINATOR).await.unwrap();
+    let to = format!("http://{}", node.address(READY_NODE));
+    let at = format!("http://{}", node.address(READY_COORDINATOR));
     let mut logs = vec![("sample.example".to_owned(), KnownLog::sample())];
     logs.extend(KnownLog::real().into_iter().map(|log| (format!("{}.example", log.format), log)));
     for (site, log) in logs {
@@ -58,27 +56,24 @@ async fn a_log_replayed_into_a_single_node_gives_its_answers_on_the_command_line
 
 #[tokio::test]
 async fn three_nodes_and_a_coordinator_pass_blocks_on_and_say_when_one_is_killed() {
-    let ports: Vec<String> = (0..3).map(|_| format!("127.0.0.1:{}", free_port())).collect();
-    let http = format!("127.0.0.1:{}", free_port());
-    let member = |node: usize| format!("n{node}={}", ports[node]);
-    let mut nodes = Vec::new();
-    for (me, port) in ports.iter().enumerate() {
-        let id = format!("n{me}");
-        let mut arguments = vec!["node".to_owned(), "--id".into(), id, "--listen".into(), port.clone()];
-        arguments.extend(["--accept-late".to_owned(), "50years".to_owned()]);
-        for peer in (0..3).filter(|&peer| peer != me) {
-            arguments.extend(["--peers".to_owned(), member(peer)]);
-        }
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        nodes.push(Process::start(&arguments, READY_NODE).await);
-    }
-    let members: Vec<String> = (0..3).map(member).collect();
-    let mut arguments = vec!["coordinator", "--http", &http];
-    members.iter().for_each(|member| arguments.extend(["--nodes", member]));
-    let coordinator = Process::start(&arguments, READY_COORDINATOR).await;
+    let ready = [READY_NODE, READY_NODE, READY_NODE, READY_COORDINATOR];
+    let (addresses, mut processes) = start_all(4, &ready, |addresses| {
+        let members: Vec<String> = (0..3).map(|node| format!("n{node}={}", addresses[node])).collect();
+        let members = members.join(",");
+        let node = |me: usize| {
+            let id = format!("n{me}");
+            let settings = ["node", "--id", &id, "--listen", &addresses[me], "--peers", &members];
+            settings.iter().chain(&["--accept-late", "50years"]).map(|&text| text.to_owned()).collect()
+        };
+        let coordinator = ["coordinator", "--http", &addresses[3], "--nodes", &members].map(str::to_owned).to_vec();
+        (0..3).map(node).chain([coordinator]).collect()
+    })
+    .await;
+    let coordinator = processes.pop().unwrap();
+    let mut nodes = processes;
 
     let log = KnownLog::sample();
-    let (to, at) = (format!("http://{}", ports[1]), format!("http://{http}"));
+    let (to, at) = (format!("http://{}", addresses[1]), format!("http://{}", addresses[3]));
     let path = log.path.to_str().unwrap();
     json_of(&run(&["replay", path, "--site", "example.com", "--to", &to, "--keep-time", "--json"]).await);
     assert_answers(&log, "example.com", &at).await;
@@ -86,7 +81,7 @@ async fn three_nodes_and_a_coordinator_pass_blocks_on_and_say_when_one_is_killed
     nodes.remove(2).kill().await;
     let query = log.query("example.com", &["views"]);
     let body = serde_json::to_string(&query).unwrap();
-    let (status, answer) = Http::new(&http).post("/v1/query", body).await;
+    let (status, answer) = Http::new(&addresses[3]).post("/v1/query", body).await;
     assert_eq!((status, &answer["facts"]["complete"]), (200, &Value::Bool(false)));
     assert!(answer["facts"]["missing"][0]["node"].as_str().unwrap().starts_with("n2"), "{answer}");
     for node in nodes {
@@ -97,7 +92,8 @@ async fn three_nodes_and_a_coordinator_pass_blocks_on_and_say_when_one_is_killed
 
 #[tokio::test]
 async fn mistakes_on_the_command_line_are_told_in_one_line() {
-    let nobody = format!("http://127.0.0.1:{}", free_port());
+    // Nobody can listen on port 0.
+    let nobody = "http://127.0.0.1:0".to_owned();
     let output = run(&["query", "--site", "example.com", "--at", &nobody]).await;
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8(output.stderr).unwrap();
