@@ -79,44 +79,6 @@ fn members_are_listed_with_their_shards() {
 }
 
 #[test]
-fn three_processes_and_a_coordinator_are_one_cluster() {
-    // Ports have to be known beforehand; they were free a moment ago.
-    let ports: Vec<u16> = (0..3)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect::<Vec<_>>()
-        .iter()
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect();
-    let members: Vec<String> = (0..3).map(|at| format!("n{at}=127.0.0.1:{}", ports[at])).collect();
-    let members = members.join(",");
-    let mut nodes: Vec<Server> = (0..3)
-        .map(|at| {
-            let (id, listen) = (format!("n{at}"), format!("127.0.0.1:{}", ports[at]));
-            Server::start(tidemark(&["node", "--id", &id, "--listen", &listen, "--peers", &members]))
-        })
-        .collect();
-    nodes.iter_mut().for_each(|node| _ = node.line_with("the node serves"));
-    let mut coordinator =
-        Server::start(tidemark(&["coordinator", "--nodes", &members, "--http", "127.0.0.1:0"]));
-    let at = coordinator.value("coordinator is listening", "address");
-    let to = format!("127.0.0.1:{}", ports[0]);
-
-    let replayed = stdout(&run(&["replay", SAMPLE, "--site", "example.com", "--to", &to]));
-    assert!(replayed.contains("accepted"), "{replayed}");
-    let question = ["query", "--site", "example.com", "--since", "2d", "--at", &at];
-    let answer = stdout(&run(&question));
-    assert!(answer.contains("4,998") && answer.contains("\ncomplete · "), "{answer}");
-
-    nodes[1].signal("TERM");
-    assert_eq!(nodes[1].exit_code(), 0);
-    let answer = stdout(&run(&question));
-    assert!(answer.contains("\nPARTIAL ANSWER: ") && answer.contains("n1 (127.0.0.1:"), "{answer}");
-
-    coordinator.signal("INT");
-    assert_eq!(coordinator.exit_code(), 0);
-}
-
-#[test]
 fn a_bad_question_ends_with_2_and_a_missing_server_with_1_and_each_says_what_to_do() {
     let (_server, _, coordinator) = single(&[]);
     for (flags, hint) in [

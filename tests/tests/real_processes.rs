@@ -65,7 +65,8 @@ async fn three_nodes_and_a_coordinator_pass_blocks_on_and_say_when_one_is_killed
             let settings = ["node", "--id", &id, "--listen", &addresses[me], "--peers", &members];
             settings.iter().chain(&["--accept-late", "50years"]).map(|&text| text.to_owned()).collect()
         };
-        let coordinator = ["coordinator", "--http", &addresses[3], "--nodes", &members].map(str::to_owned).to_vec();
+        let coordinator =
+            ["coordinator", "--http", &addresses[3], "--nodes", &members].map(str::to_owned).to_vec();
         (0..3).map(node).chain([coordinator]).collect()
     })
     .await;
@@ -84,6 +85,9 @@ async fn three_nodes_and_a_coordinator_pass_blocks_on_and_say_when_one_is_killed
     let (status, answer) = Http::new(&addresses[3]).post("/v1/query", body).await;
     assert_eq!((status, &answer["facts"]["complete"]), (200, &Value::Bool(false)));
     assert!(answer["facts"]["missing"][0]["node"].as_str().unwrap().starts_with("n2"), "{answer}");
+    let table = run(&["query", "--site", "example.com", "--since", "20000d", "--at", &at]).await;
+    let text = String::from_utf8(table.stdout).unwrap();
+    assert!(text.contains("PARTIAL ANSWER") && text.contains("n2"), "{text}");
     for node in nodes {
         assert_eq!(node.terminate().await, Some(0));
     }

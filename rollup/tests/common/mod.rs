@@ -8,13 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_proto::v1;
 use tidemark_rollup::answer::answer;
+use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::census::Census;
 use tidemark_rollup::dictionary::hash_text;
 use tidemark_rollup::event::{TimeRules, visitor_hash};
 use tidemark_rollup::partial::Partial;
 use tidemark_rollup::query::Query;
-use tidemark_rollup::scan::{DistinctCounts, Folds, ScanContext, Scanned, scan, take_census};
+use tidemark_rollup::scan::{
+    DistinctCounts, Folds, ScanContext, Scanned, scan, scan_order, scan_order_uncut, scan_winners,
+    take_census, winners,
+};
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::sharding::ShardCount;
@@ -119,8 +123,12 @@ impl Cluster {
         for node in nodes {
             let mine = self.shards.iter().skip(node).step_by(self.nodes);
             let buckets: Vec<Vec<_>> = mine.map(|shard| shard.buckets().cloned().collect()).collect();
+            let shards = buckets.iter().map(Vec::as_slice);
             let Scanned { mut partial, distinct: of_node } =
-                scan(buckets.iter().map(Vec::as_slice), query, &context);
+                match reversed && query.groups_stay_in_one_shard() {
+                    true => scan_as_a_node_does(shards, query, &context),
+                    false => scan(shards, query, &context),
+                };
             distinct.merge(&of_node);
             if query.groups_stay_in_one_shard() {
                 partial.keep_first(query);
@@ -157,6 +165,31 @@ impl Cluster {
         let merged = if folds.is_empty() { first } else { self.partials(query, &folds, reversed).0 };
         answer(merged, query, now())
     }
+}
+
+/// The newest bucket of a shard is open and scanned apart from the others.
+fn scan_as_a_node_does<'a>(
+    shards: impl Iterator<Item = &'a [Arc<Bucket>]> + Clone,
+    query: &Query,
+    context: &ScanContext,
+) -> Scanned {
+    let mut order = Scanned::new_order(query);
+    for buckets in shards.clone() {
+        let buckets: Vec<&Bucket> = buckets.iter().map(Arc::as_ref).collect();
+        let (closed, open) = buckets.split_at(buckets.len().saturating_sub(1));
+        let seen = scan_order_uncut(open, query, context);
+        order.merge(&scan_order(closed, Some(seen), query, context));
+    }
+    let (winners, facts, distinct) = winners(order, query);
+    let mut partial = Partial::new(query);
+    for buckets in shards {
+        let buckets: Vec<&Bucket> = buckets.iter().map(Arc::as_ref).collect();
+        let (closed, open) = buckets.split_at(buckets.len().saturating_sub(1));
+        partial.merge(&scan_winners(open, &winners, query, context));
+        partial.merge(&scan_winners(closed, &winners, query, context));
+    }
+    partial.facts = facts;
+    Scanned { partial, distinct }
 }
 
 pub fn parse(query: &v1::Query) -> Query {
