@@ -14,9 +14,9 @@ use hdrhistogram::Histogram;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tidemark_proto::v1;
+use tidemark_proto::v1::Reason;
 use tidemark_proto::v1::admin_client::AdminClient;
 use tidemark_proto::v1::ingest_client::IngestClient;
-use tidemark_proto::v1::{Reason, RefusalReason};
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::TimeRules;
@@ -87,6 +87,8 @@ pub struct Producer {
     unacknowledged: HashMap<(u32, u64), Pending>,
     totals: Totals,
     latency_us: Histogram<u64>,
+    /// When it last waited before sending something again.
+    paused_at: Option<Instant>,
 }
 
 /// A block on its way.
@@ -126,6 +128,7 @@ impl Producer {
             unacknowledged: HashMap::new(),
             totals: Totals::default(),
             latency_us: latency_histogram(),
+            paused_at: None,
         })
     }
 
@@ -259,10 +262,16 @@ impl Producer {
         }
         let block = pending.block.clone();
         self.totals.retries += 1;
-        let overloaded = refusal.reason() == RefusalReason::Overloaded;
-        let factor = if overloaded { 1 } else { 2 };
-        tokio::time::sleep(Duration::from_millis(u64::from(refusal.retry_after_ms) * factor)).await;
+        self.pause(Duration::from_millis(u64::from(refusal.retry_after_ms))).await;
         self.transmit(block).await
+    }
+
+    /// Waits before something is sent again; once for all blocks that were refused together.
+    async fn pause(&mut self, pause: Duration) {
+        if self.paused_at.is_none_or(|paused_at| paused_at.elapsed() > pause) {
+            tokio::time::sleep(pause).await;
+            self.paused_at = Some(Instant::now());
+        }
     }
 
     /// Opens a line and sends everything that is not acknowledged, until that works or too much time has passed.

@@ -25,6 +25,7 @@ use tidemark_rollup::scan::{DimensionOfBucket, Folds, ScanContext};
 use tidemark_rollup::shard::ShardRules;
 use tidemark_rollup::split::{BatchError, Rules, Split, split};
 use tidemark_rollup::time::{BucketStart, Clock};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Batches of one stream that are worked on at a time. Acknowledgements come in order.
@@ -45,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: NodeMeter,
     pub(crate) timeout: Duration,
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Services {
@@ -258,7 +260,9 @@ impl v1::ingest_server::Ingest for Services {
         request: Request<Streaming<v1::EventBatch>>,
     ) -> Result<Response<AckStream<v1::BatchAck>>, Status> {
         let inner = Arc::clone(&self.0);
-        let acks = request.into_inner().map(move |batch| {
+        // What is taken in is acknowledged; then the stream ends, and the sender opens another one elsewhere.
+        let batchs = request.into_inner().take_until(self.0.shutdown.clone().cancelled_owned());
+        let acks = batchs.map(move |batch| {
             let inner = Arc::clone(&inner);
             async move { Ok(inner.rows(batch?).await) }
         });
@@ -272,7 +276,9 @@ impl v1::ingest_server::Ingest for Services {
         request: Request<Streaming<v1::Block>>,
     ) -> Result<Response<AckStream<v1::BlockAck>>, Status> {
         let inner = Arc::clone(&self.0);
-        let acks = request.into_inner().map(move |block| {
+        // What is taken in is acknowledged; then the stream ends, and the sender opens another one elsewhere.
+        let blocks = request.into_inner().take_until(self.0.shutdown.clone().cancelled_owned());
+        let acks = blocks.map(move |block| {
             let inner = Arc::clone(&inner);
             async move { Ok(inner.block(block?).await) }
         });

@@ -118,8 +118,17 @@ impl Node {
             Supervisor::start(mine, Arc::clone(&shard_parts), Arc::clone(&parts.clock)).await?;
 
         let admission = Arc::new(Admission::new(config.in_flight_bytes, config.memory_budget_bytes));
-        let services =
-            services(&config, &parts.clock, &membership, &admission, &shard_parts, &shards, &meter);
+        let services = Services::new(Inner {
+            router: Arc::new(router(&config, &membership, &shards, &meter)),
+            admission: Arc::clone(&admission),
+            queries: Queries::new(config.max_queries.get(), config.query_timeout, meter.clone()),
+            rules: shard_parts.rules.clone(),
+            keep_params: config.keep_params.clone(),
+            clock: Arc::clone(&parts.clock),
+            metrics: meter.clone(),
+            timeout: config.query_timeout,
+            shutdown: shutdown.clone(),
+        });
         let routes = http::pages(routes(services).await?.into_axum_router(), parts.registry, shards.clone());
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = Server::builder()
@@ -175,20 +184,12 @@ impl Node {
     }
 }
 
-fn services(
-    config: &NodeConfig,
-    clock: &Arc<dyn Clock>,
-    membership: &Membership,
-    admission: &Arc<Admission>,
-    shard_parts: &ShardParts,
-    shards: &[ShardHandle],
-    meter: &NodeMeter,
-) -> Services {
+fn router(config: &NodeConfig, membership: &Membership, shards: &[ShardHandle], meter: &NodeMeter) -> Router {
     let mut local = vec![None; config.shards.get() as usize];
     for shard in shards {
         local[shard.id().index()] = Some(shard.clone());
     }
-    let router = Router {
+    Router {
         me: config.id.clone(),
         shards: config.shards,
         placement: membership.placement(),
@@ -196,17 +197,7 @@ fn services(
         peers: Peers::default(),
         timeout: config.forward_timeout,
         metrics: meter.clone(),
-    };
-    Services::new(Inner {
-        router: Arc::new(router),
-        admission: Arc::clone(admission),
-        queries: Queries::new(config.max_queries.get(), config.query_timeout, meter.clone()),
-        rules: shard_parts.rules.clone(),
-        keep_params: config.keep_params.clone(),
-        clock: Arc::clone(clock),
-        metrics: meter.clone(),
-        timeout: config.query_timeout,
-    })
+    }
 }
 
 async fn routes(services: Services) -> Result<Routes, tonic_reflection::server::Error> {

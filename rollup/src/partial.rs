@@ -6,7 +6,7 @@
 //! Invariant: merging is commutative and associative: the same pieces give the same answer in any order.
 
 use crate::answer::order_keys;
-use crate::dictionary::{Dictionary, mix};
+use crate::dictionary::{Dictionary, hash_text, mix};
 use crate::measure::{MeasureColumn, NOWHERE};
 use crate::query::Query;
 use crate::wire::{UintColumn, id_column};
@@ -120,6 +120,28 @@ impl Partial {
         if self.over_limit { Err(TooManyRows) } else { Ok(self) }
     }
 
+    /// The rows of a step that is grouped by one thing and has one integer: (group, integer).
+    pub(crate) fn integers_by_first_group(&self, step: u32) -> impl Iterator<Item = (&str, u64)> {
+        let integers = match &self.measures[0] {
+            MeasureColumn::Integers(integers) => integers.as_slice(),
+            MeasureColumn::Uniques(_) | MeasureColumn::Distributions(_) => &[],
+        };
+        let group = &self.groups[0];
+        let rows =
+            self.time.iter().zip(&group.ids).zip(integers).filter(move |((time, _), _)| **time == step);
+        rows.map(|((_, &id), &integer)| (group.values.get(id), integer))
+    }
+
+    /// Adds such a row.
+    pub(crate) fn add_integer(&mut self, step: u32, group: &str, integer: u64) {
+        let Some(id) = self.intern(0, group, hash_text(group)) else { return };
+        let row = self.row(step, &[id]);
+        self.fit_measures();
+        if let (MeasureColumn::Integers(integers), true) = (&mut self.measures[0], row != NOWHERE) {
+            integers[row as usize] = integers[row as usize].saturating_add(integer);
+        }
+    }
+
     /// The values that a group can have, where rows that are not there will not be added.
     pub(crate) fn only_values(&self, group: usize) -> Option<&Dictionary> {
         self.closed.then(|| &self.groups[group].values)
@@ -202,28 +224,12 @@ impl Partial {
             let time = self.time[first as usize];
             let end = rest.partition_point(|&row| self.time[row as usize] <= time);
             let (step, tail) = rest.split_at_mut(end);
-            kept.extend_from_slice(self.first_of(step, query.limit, &keys));
+            kept.extend_from_slice(first_of(step, query.limit, &keys, |a, b| self.compare_groups(a, b)));
             rest = tail;
         }
         if kept.len() < self.len() {
             self.select(&kept);
         }
-    }
-
-    /// The first `limit` of these rows, in no order.
-    fn first_of<'a>(&self, rows: &'a mut [u32], limit: usize, keys: &[u64]) -> &'a [u32] {
-        if rows.len() <= limit {
-            return rows;
-        }
-        // The last key that is in, found among numbers; names are compared only to break ties on it.
-        let mut candidates: Vec<u64> = rows.iter().map(|&row| keys[row as usize]).collect();
-        let (_, &mut last, _) = candidates.select_nth_unstable_by(limit - 1, |a, b| b.cmp(a));
-        // Three classes only: those ahead of it, those tied with it, the others.
-        rows.sort_unstable_by_key(|&row| last.cmp(&keys[row as usize]));
-        let ahead = rows.partition_point(|&row| keys[row as usize] > last);
-        let tied = rows.partition_point(|&row| keys[row as usize] >= last);
-        rows[ahead..tied].select_nth_unstable_by(limit - ahead - 1, |&a, &b| self.compare_groups(a, b));
-        &rows[..limit]
     }
 
     /// Orders two rows by the values of their groups.
@@ -314,6 +320,27 @@ impl Partial {
         };
         Some(partial)
     }
+}
+
+/// The first `limit` of these rows by descending key, then by `tie`; in no order.
+pub(crate) fn first_of<'a>(
+    rows: &'a mut [u32],
+    limit: usize,
+    keys: &[u64],
+    tie: impl Fn(u32, u32) -> std::cmp::Ordering,
+) -> &'a [u32] {
+    if rows.len() <= limit {
+        return rows;
+    }
+    // The last key that is in, found among numbers; names are compared only to break ties on it.
+    let mut candidates: Vec<u64> = rows.iter().map(|&row| keys[row as usize]).collect();
+    let (_, &mut last, _) = candidates.select_nth_unstable_by(limit - 1, |a, b| b.cmp(a));
+    // Three classes only: those ahead of it, those tied with it, the others.
+    rows.sort_unstable_by_key(|&row| last.cmp(&keys[row as usize]));
+    let ahead = rows.partition_point(|&row| keys[row as usize] > last);
+    let tied = rows.partition_point(|&row| keys[row as usize] >= last);
+    rows[ahead..tied].select_nth_unstable_by(limit - ahead - 1, |&a, &b| tie(a, b));
+    &rows[..limit]
 }
 
 fn hash_key(time: u32, ids: impl Iterator<Item = u32>) -> u64 {

@@ -7,6 +7,7 @@
 //! measure that orders them, for all rows; merged over any number of shards and cut ([`winners`]) it tells which rows stay,
 //! and [`scan_winners`] reads the other measures for those alone. All other questions take one pass, [`scan_all`].
 
+mod rank;
 mod rows;
 
 use crate::bucket::Bucket;
@@ -115,6 +116,9 @@ pub fn scan_order(
     query: &Query,
     context: &ScanContext,
 ) -> Scanned {
+    if let Some(site) = rank::site_of(query) {
+        return rank::scan_order(buckets, seen.as_ref(), site, query, context);
+    }
     let ordering = ordering(query);
     let mut scanned = seen.unwrap_or_else(|| Scanned::new_order(query));
     let seen_steps = scanned.partial.steps();
@@ -278,7 +282,9 @@ fn scan_part(
 ) {
     let offset = if part.versus { query.columns.len() } else { 0 };
     for (site, table) in selected_sites(part.bucket, query) {
-        let rows = TableScan::new(part.bucket, site, table, query, context).rows(part.step, out);
+        let scan = TableScan::new(part.bucket, site, table, query, context);
+        let mask = scan.url_mask(Some(out));
+        let rows = scan.rows(&mask, |url, ids| scan.out_row(part.step, url, ids, out));
         out.fit_measures();
         for &(measure, column) in columns {
             // A rollup from before the schema had this measure reads as empty.

@@ -39,7 +39,11 @@ impl Clock for TestClock {
 /// Nodes and a coordinator in this process.
 pub struct Cluster {
     nodes: Vec<Option<(Node, CancellationToken)>>,
+    configs: Vec<NodeConfig>,
     members: Vec<Member>,
+    clock: Arc<dyn Clock>,
+    metrics: NodeMetrics,
+    registry: Arc<Mutex<Registry>>,
     /// The coordinator.
     pub http: Http,
     /// The coordinator's address, `host:port`.
@@ -74,10 +78,10 @@ impl Cluster {
             shards,
             ..CoordinatorConfig::default()
         };
-        let mut running = Vec::new();
+        let (mut nodes, mut configs) = (Vec::new(), Vec::new());
         for (me, listener) in listeners {
-            let mut config = NodeConfig::new(me.id.clone(), "127.0.0.1:0".parse().unwrap());
-            config.peers = members.iter().filter(|member| member.id != me.id).cloned().collect();
+            let mut config = NodeConfig::new(me.id.clone(), me.address.parse().unwrap());
+            config.peers = members.clone();
             config.shards = shards;
             change(&mut config, &mut coordinator_config);
             let parts = tidemark_node::Parts {
@@ -87,18 +91,20 @@ impl Cluster {
                 listener: Some(listener),
             };
             let token = stop.child_token();
-            running.push(Some((Node::start(config, parts, token.clone()).await.unwrap(), token)));
+            nodes.push(Some((Node::start(config.clone(), parts, token.clone()).await.unwrap(), token)));
+            configs.push(config);
         }
         let parts = tidemark_coordinator::Parts {
-            clock,
+            clock: Arc::clone(&clock),
             view: watch::Sender::new(View::new(members.clone()).unwrap()).subscribe(),
             producer: ProducerId::from_u128(0xC0),
             metrics: coordinator_metrics,
-            registry,
+            registry: Arc::clone(&registry),
         };
         let coordinator = Coordinator::start(coordinator_config, parts, stop.clone()).await.unwrap();
         let http_address = coordinator.address().to_string();
-        Self { nodes: running, members, http: Http::new(&http_address), http_address, stop }
+        let http = Http::new(&http_address);
+        Self { nodes, configs, members, clock, metrics, registry, http, http_address, stop }
     }
 
     /// Where a node serves gRPC.
@@ -111,6 +117,22 @@ impl Cluster {
         let (node, token) = self.nodes[node].take().expect("the node runs");
         token.cancel();
         node.stopped().await;
+    }
+}
+
+impl Cluster {
+    /// Starts a node again that was stopped, at its old address and without its events.
+    pub async fn start_node(&mut self, node: usize) {
+        assert!(self.nodes[node].is_none(), "the node runs");
+        let parts = tidemark_node::Parts {
+            clock: Arc::clone(&self.clock),
+            metrics: self.metrics.clone(),
+            registry: Arc::clone(&self.registry),
+            listener: None,
+        };
+        let token = self.stop.child_token();
+        let started = Node::start(self.configs[node].clone(), parts, token.clone()).await.unwrap();
+        self.nodes[node] = Some((started, token));
     }
 }
 

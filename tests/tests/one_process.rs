@@ -109,6 +109,34 @@ async fn a_dead_node_makes_answers_partial_and_they_say_which_share_is_missing()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_brings_its_blocks_to_nodes_that_were_away() {
+    let clock = clock();
+    let mut cluster = Cluster::start(2, 64, clock.clone(), |_, _| {}).await;
+    let mut producer =
+        Producer::connect(ProducerConfig::new(cluster.url(0)), ProducerId::from_u128(5)).await.unwrap();
+    let events =
+        |from: u64| (from..from + 500).map(|url| event(format!("/{url}"), url + 1)).collect::<Vec<_>>();
+    // One owner is away: its blocks are refused for the moment. Then the node on the line is away, too.
+    cluster.stop_node(1).await;
+    producer.send(events(0), clock.now()).await.unwrap();
+    cluster.stop_node(0).await;
+    let finished = tokio::spawn(async move {
+        producer
+            .send((500..1000).map(|url| event(format!("/{url}"), url + 1)).collect(), clock.now())
+            .await?;
+        producer.finish().await
+    });
+    cluster.start_node(0).await;
+    cluster.start_node(1).await;
+    let totals = finished.await.unwrap().unwrap();
+    assert_eq!((totals.events, totals.accepted), (1000, 1000));
+    assert!(totals.retries > 0);
+    let views = cluster.http.rows(json!({"site": "example.com"})).await[0][0].as_u64().unwrap();
+    // What node 0 had acknowledged before it went is gone with it: there is no journal on disk yet.
+    assert!((500..=1000).contains(&views), "{views}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_sent_over_grpc_to_different_nodes_in_any_order_count_once() {
     let clock = clock();
     let cluster = Cluster::start(3, 64, clock.clone(), |_, _| {}).await;

@@ -49,13 +49,13 @@ impl<'a> TableScan<'a> {
         Self { bucket, site, table, query, max_kept }
     }
 
-    /// Per row of the table its row in `out`.
-    pub(super) fn rows(&self, step: u32, out: &mut Partial) -> Vec<u32> {
+    /// Per row of the table what `resolve` makes of its URL and grouped dimensions, asked once for each pair of them;
+    /// [`NOWHERE`] where a filter or the mask of URLs does not let the row through.
+    pub(super) fn rows(&self, url_passes: &[bool], mut resolve: impl FnMut(u32, &[u32]) -> u32) -> Vec<u32> {
         let groups_url = self.query.group_by.contains(&Field::Url);
         let by_tuple = !self.query.dimensions().is_empty();
-        let url_passes = self.url_mask(out);
         let mut tuples = TupleGroups::new(self);
-        // Rows of `out` by (URL, group of tuples): by either alone a plain table suffices.
+        // What was resolved by (URL, group of tuples): by either alone a plain table suffices.
         let mut by_url = vec![UNSEEN; if groups_url && !by_tuple { self.table.urls.len() } else { 0 }];
         let mut by_group: Vec<u32> = Vec::new();
         let mut by_both: HashMap<(u32, u32), u32> = HashMap::new();
@@ -80,17 +80,17 @@ impl<'a> TableScan<'a> {
                 }
             };
             if *slot == UNSEEN {
-                *slot = self.out_row(step, url, tuples.ids(group), out);
+                *slot = resolve(url, tuples.ids(group));
             }
             rows.push(*slot);
         }
         rows
     }
 
-    /// Per URL whether it can have a row in `out`; empty where every URL can.
-    fn url_mask(&self, out: &Partial) -> Vec<bool> {
+    /// Per URL whether the filters let it through and it can have a row in `out`; empty where every URL can.
+    pub(super) fn url_mask(&self, out: Option<&Partial>) -> Vec<bool> {
         let url_group = self.query.group_by.iter().position(|field| *field == Field::Url);
-        let wanted = url_group.and_then(|group| out.only_values(group));
+        let wanted = url_group.and_then(|group| out?.only_values(group));
         if let Some(wanted) = wanted.filter(|wanted| wanted.len() < self.table.urls.len()) {
             // A few names are looked up in the table, instead of all of the table's names in those.
             let mut mask = vec![false; self.table.urls.len()];
@@ -121,7 +121,7 @@ impl<'a> TableScan<'a> {
     }
 
     /// The row of `out` for this URL and these ids of grouped dimensions.
-    fn out_row(&self, step: u32, url: u32, ids: &[u32], out: &mut Partial) -> u32 {
+    pub(super) fn out_row(&self, step: u32, url: u32, ids: &[u32], out: &mut Partial) -> u32 {
         let mut ids = ids.iter();
         let mut key = Vec::with_capacity(self.query.group_by.len());
         for (group, field) in self.query.group_by.iter().enumerate() {
