@@ -18,7 +18,7 @@ use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::TimeRules;
 use tidemark_rollup::query::Query;
-use tidemark_rollup::scan::{ScanContext, scan};
+use tidemark_rollup::scan::{ScanContext, Scanned, scan};
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::sharding::ShardCount;
@@ -66,11 +66,16 @@ fn main() {
         "apply, query and memory of the core; 1 thread of {} cores\n",
         std::thread::available_parallelism().unwrap()
     );
-    apply(2_000_000);
-    rows_per_second(500_000);
-    query("50 sites", 1_000_000, SITES);
-    query("1 site", 1_000_000, 1);
-    memory();
+    // `cargo bench -p tidemark-rollup -- query` takes only what has that in its name.
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
+    let figures: [(&str, fn()); 5] = [
+        ("apply", || apply(2_000_000)),
+        ("split", || rows_per_second(500_000)),
+        ("query of 50 sites", || query("50 sites", 1_000_000, SITES)),
+        ("query of 1 site", || query("1 site", 1_000_000, 1)),
+        ("memory", memory),
+    ];
+    figures.iter().filter(|(name, _)| name.contains(&filter)).for_each(|(_, figure)| figure());
 }
 
 fn rules(shards: u32) -> ShardRules {
@@ -249,9 +254,11 @@ fn query(name: &str, rows: usize, sites: usize) {
             ..v1::Query::default()
         };
         let query = Query::parse(&query, &rules.schema, EventTime::from_unix_ms(START_MS)).unwrap();
-        let mut times: Vec<Duration> = (0..100).map(|_| ask(&buckets, &query)).collect();
-        times.sort_unstable();
-        println!("  {what:<31} p50 {:>7.2?}  p99 {:>7.2?}", times[49], times[98]);
+        let (p50, p99) = percentiles(|| ask(&buckets, &query));
+        let (p50_all, p99_all) = percentiles(|| ask_on_all_cores(&buckets, &query));
+        println!(
+            "  {what:<31} p50 {p50:>7.2?}  p99 {p99:>7.2?}   on all cores: p50 {p50_all:>7.2?}  p99 {p99_all:>7.2?}"
+        );
     }
     println!();
 }
@@ -263,6 +270,32 @@ fn ask(buckets: &[Vec<Arc<Bucket>>], query: &Query) -> Duration {
     let answer = tidemark_rollup::answer::answer(found.partial, query, EventTime::from_unix_ms(START_MS));
     assert!(!answer.rows.is_empty());
     started.elapsed()
+}
+
+/// The same over several threads, each with a part of the shards, merged at the end: what a node does.
+fn ask_on_all_cores(buckets: &[Vec<Arc<Bucket>>], query: &Query) -> Duration {
+    let started = Instant::now();
+    let context = ScanContext { share: 156, ..ScanContext::default() };
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let parts: Vec<&[Vec<Arc<Bucket>>]> = buckets.chunks(buckets.len().div_ceil(threads)).collect();
+    let found: Vec<Scanned> = std::thread::scope(|scope| {
+        let scans: Vec<_> = parts
+            .iter()
+            .map(|part| scope.spawn(|| scan(part.iter().map(Vec::as_slice), query, &context)))
+            .collect();
+        scans.into_iter().map(|scan| scan.join().unwrap()).collect()
+    });
+    let mut merged = Scanned::new(query);
+    found.iter().for_each(|found| merged.merge(found));
+    let answer = tidemark_rollup::answer::answer(merged.partial, query, EventTime::from_unix_ms(START_MS));
+    assert!(!answer.rows.is_empty());
+    started.elapsed()
+}
+
+fn percentiles(ask: impl Fn() -> Duration) -> (Duration, Duration) {
+    let mut times: Vec<Duration> = (0..200).map(|_| ask()).collect();
+    times.sort_unstable();
+    (times[99], times[197])
 }
 
 /// Rows with one visitor and one sample each: every event has its own URL and tuple.

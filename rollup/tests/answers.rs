@@ -225,3 +225,44 @@ fn late_events_are_counted_and_told() {
     assert_eq!((facts.late, facts.from_memory, facts.freshness_ms), (1, 1, Some(3_600_000)));
     assert_eq!(now().as_unix_ms(), NOW_MS);
 }
+
+#[test]
+fn rollups_from_before_a_dimension_and_a_measure_existed_read_as_empty() {
+    use tidemark_rollup::answer::answer;
+    use tidemark_rollup::query::Query;
+    use tidemark_rollup::scan::{ScanContext, scan};
+    use tidemark_rollup::schema::Schema;
+
+    let event = Plain {
+        site: "site0.com".into(),
+        url: "/".into(),
+        time_ms: NOW_MS - 1000,
+        kind: "cart".into(),
+        visitor: Some(1),
+        dimensions: BTreeMap::from([("device", "phone".into())]),
+        values: BTreeMap::new(),
+    };
+    let mut cluster = Cluster::new(1, 1, 100);
+    fill(&mut cluster, &[event], 1, &[]);
+
+    let old = Schema::default();
+    let dimensions = [&["colour".to_owned()], old.dimensions()].concat();
+    let measures = [&["carts=count(cart)".parse().unwrap()], old.measures()].concat();
+    let new = Schema::new(dimensions, measures).unwrap();
+    let query = v1::Query {
+        site: "site0.com".into(),
+        measures: vec!["carts".into(), "visitors".into()],
+        group_by: vec!["colour".into(), "device".into()],
+        filters: vec![v1::Filter {
+            dimension: "colour".into(),
+            not_in: vec!["red".into()],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let query = Query::parse(&query, &new, now()).unwrap();
+    let buckets: Vec<_> = cluster.shards[0].buckets().cloned().collect();
+    let scanned = scan([buckets.as_slice()], &query, &ScanContext::default());
+    let answer = answer(scanned.partial, &query, now());
+    assert_eq!(rows(&answer), [["\"\"", "\"phone\"", "0", "1"]]);
+}

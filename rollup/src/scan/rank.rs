@@ -14,6 +14,7 @@ use crate::partial::{Partial, first_of};
 use crate::query::{Field, Query, SiteSelection};
 use crate::schema::Source;
 use crate::sharding::page_hash;
+use crate::table::SiteTable;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use std::collections::BTreeSet;
@@ -85,6 +86,10 @@ impl<'a> Ranking<'a> {
         let order = &query.columns[order_column(query)];
         let measure = part.bucket.schema.measure_index(&order.name).filter(|_| !part.versus);
         for (site, table) in selected_sites(part.bucket, query) {
+            if query.filters.is_empty() {
+                self.add_all(table, measure);
+                continue;
+            }
             let scan = TableScan::new(part.bucket, site, table, query, context);
             let mask = scan.url_mask(None);
             let rows = scan.rows(&mask, |url, _| self.slot(table.urls.hash_of(url), table.urls.get(url)));
@@ -97,6 +102,20 @@ impl<'a> Ranking<'a> {
                 let sum = &mut self.sums[row as usize];
                 *sum = sum.saturating_add(value);
             }
+        }
+    }
+
+    /// Adds all URLs of a table, each with the sum of a measure over its rows.
+    fn add_all(&mut self, table: &'a SiteTable, measure: Option<usize>) {
+        let mut sums = vec![0_u64; table.urls.len()];
+        if let Some(MeasureColumn::Integers(values)) = measure.map(|measure| &table.measures[measure]) {
+            for (&value, &url) in values.iter().zip(&table.url) {
+                sums[url as usize] = sums[url as usize].saturating_add(value);
+            }
+        }
+        for (url, sum) in (0..).zip(sums) {
+            let slot = self.slot(table.urls.hash_of(url), table.urls.get(url)) as usize;
+            self.sums[slot] = self.sums[slot].saturating_add(sum);
         }
     }
 
