@@ -130,6 +130,32 @@ proptest! {
     }
 
     #[test]
+    fn open_and_closed_buckets_are_ordered_together(
+        mut events in prop::collection::vec(any_event(), 20..120),
+        group_by in prop::sample::select(vec!["url", "url,device", "site,url"]),
+        order_by in prop::sample::select(vec!["views", "visitors"]),
+        limit in 1_u32..4,
+    ) {
+        // Two buckets, one of which is taken for open.
+        events.iter_mut().for_each(|event| event.time_ms = NOW_MS - 1 - (NOW_MS - event.time_ms) % 600_000);
+        let query = parse(&v1::Query {
+            site: if group_by.contains("site") { "*" } else { "site0.com" }.to_owned(),
+            measures: ["views", "visitors", "bytes", "load_ms.p95"].map(str::to_owned).to_vec(),
+            group_by: group_by.split(',').map(str::to_owned).collect(),
+            order_by: order_by.to_owned(),
+            limit,
+            ..v1::Query::default()
+        });
+        let mut cluster = Cluster::new(1, 1, 10_000);
+        fill(&mut cluster, &events, 40, &[]);
+        let apart = cluster.answer(&query, true);
+        prop_assert_eq!(rows(&apart), rows(&cluster.answer(&query, false)));
+        if order_by == "views" {
+            prop_assert_eq!(rows(&apart), naive(&events, &query, 10_000));
+        }
+    }
+
+    #[test]
     fn every_event_is_counted_or_rejected_with_a_reason_and_never_both(
         events in prop::collection::vec(any_event(), 1..60),
         future in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
