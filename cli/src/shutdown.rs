@@ -25,6 +25,7 @@ pub(crate) fn on_signal() -> anyhow::Result<CancellationToken> {
             () = next(&mut terminate) => {}
             () = next(&mut interrupt) => {}
         }
+        tracing::info!("stopping; Ctrl-C ends at once");
         token.cancel();
         next(&mut interrupt).await;
         std::process::exit(INTERRUPTED);

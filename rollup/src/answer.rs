@@ -1,57 +1,25 @@
 //! From a merged partial to what the user reads.
 //!
-//! Owns: reading numbers from measures, order and limit, and the columns of an answer.
+//! Owns: order and limit, and the columns of an answer.
 //! Does not own: which shards answered (the coordinator adds that to the facts).
 
 use crate::measure::distribution::RELATIVE_ERROR;
 use crate::measure::unique::STANDARD_ERROR;
 use crate::measure::{MeasureColumn, distribution::Distribution, unique::Unique};
 use crate::partial::Partial;
-use crate::query::{Query, QueryMeasure, Reading};
+use crate::query::{Query, QueryMeasure};
+use crate::reading::read;
 use crate::time::{EventTime, Granularity};
 use std::collections::HashMap;
 use tidemark_proto::v1;
 use v1::value::Kind;
-
-/// Reads a number of a row.
-fn read(column: &MeasureColumn, row: usize, reading: Reading) -> Option<Kind> {
-    match column {
-        MeasureColumn::Integers(values) => Some(Kind::Integer(values[row])),
-        MeasureColumn::Uniques(sets) => Some(Kind::Integer(sets[row].count())),
-        MeasureColumn::Distributions(distributions) => {
-            let distribution = &distributions[row];
-            match reading {
-                Reading::Quantile(quantile) => distribution.quantile(quantile).map(Kind::Integer),
-                Reading::Max => distribution.max().map(Kind::Integer),
-                Reading::Mean => distribution.mean().map(Kind::Number),
-                Reading::Count | Reading::Value => Some(Kind::Integer(distribution.count())),
-            }
-        }
-    }
-}
-
-/// Per row of `partial` a number that orders rows as the query asks; a number that is not there comes last.
-pub(crate) fn order_keys(partial: &Partial, query: &Query) -> Vec<u64> {
-    let measure = &query.measures[query.order_by];
-    let column = &partial.measures[measure.column];
-    (0..partial.len()).map(|row| order_key(read(column, row, measure.reading))).collect()
-}
-
-fn order_key(number: Option<Kind>) -> u64 {
-    match number {
-        None | Some(Kind::Text(_)) => 0,
-        Some(Kind::Integer(integer)) => integer.saturating_add(1),
-        // The bits of floats that are not negative are in the order of the floats.
-        Some(Kind::Number(number)) => number.max(0.0).to_bits().saturating_add(1),
-    }
-}
 
 /// The answer that `partial`, merged from all shards, gives to `query`, at `now`.
 ///
 /// The facts lack which shards were asked and answered.
 pub fn answer(mut partial: Partial, query: &Query, now: EventTime) -> v1::Answer {
     partial.keep_first(query);
-    let keys = order_keys(&partial, query);
+    let keys = partial.order_keys(query);
     let mut rows: Vec<u32> = (0..partial.len() as u32).collect();
     rows.sort_by(|&a, &b| {
         let (time_a, time_b) = (partial.time[a as usize], partial.time[b as usize]);

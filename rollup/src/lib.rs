@@ -24,6 +24,7 @@ pub mod measure;
 pub mod partial;
 pub mod placement;
 pub mod query;
+mod reading;
 pub mod scan;
 pub mod schema;
 pub mod shard;

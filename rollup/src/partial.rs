@@ -5,10 +5,10 @@
 //!
 //! Invariant: merging is commutative and associative: the same pieces give the same answer in any order.
 
-use crate::answer::order_keys;
 use crate::dictionary::{Dictionary, hash_text, mix};
 use crate::measure::{MeasureColumn, NOWHERE};
 use crate::query::Query;
+use crate::reading::{order_key, read};
 use crate::wire::{UintColumn, id_column};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -215,7 +215,7 @@ impl Partial {
     ///
     /// Exact only where all rows of a group are in this piece.
     pub fn keep_first(&mut self, query: &Query) {
-        let keys = order_keys(self, query);
+        let keys = self.order_keys(query);
         let mut rows: Vec<u32> = (0..self.len() as u32).collect();
         rows.sort_by_key(|&row| self.time[row as usize]);
         let mut kept = Vec::new();
@@ -230,6 +230,13 @@ impl Partial {
         if kept.len() < self.len() {
             self.select(&kept);
         }
+    }
+
+    /// Per row a number that orders rows as the query asks, largest first.
+    pub(crate) fn order_keys(&self, query: &Query) -> Vec<u64> {
+        let measure = &query.measures[query.order_by];
+        let column = &self.measures[measure.column];
+        (0..self.len()).map(|row| order_key(read(column, row, measure.reading))).collect()
     }
 
     /// Orders two rows by the values of their groups.

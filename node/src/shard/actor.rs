@@ -3,7 +3,7 @@
 //! Owns: the order in which a shard's blocks are counted.
 //! Does not own: counting (`tidemark_rollup::shard`), scanning closed buckets (`crate::query`).
 
-use super::supervisor::ShardParts;
+use super::parts::ShardParts;
 use crate::admission::Permit;
 use crate::query::Question;
 use crate::shard::ApplyError;

@@ -6,11 +6,13 @@
 
 mod actor;
 mod handle;
+mod parts;
 mod supervisor;
 
 pub use actor::{OpenPass, ShardView, Usage};
 pub use handle::{ApplyError, ShardError, ShardHandle};
-pub use supervisor::{ShardParts, Supervisor};
+pub use parts::ShardParts;
+pub use supervisor::Supervisor;
 
 #[cfg(test)]
 mod tests;

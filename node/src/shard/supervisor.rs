@@ -5,13 +5,11 @@
 
 use super::actor::ShardActor;
 use super::handle::{ShardHandle, Station};
-use crate::journal::ShardJournal;
-use crate::metrics::NodeMeter;
+use super::parts::ShardParts;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_rollup::shard::ShardRules;
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::{Clock, EventTime};
 use tokio::sync::{oneshot, watch};
@@ -19,24 +17,6 @@ use tokio::sync::{oneshot, watch};
 /// A shard may fail so often within [`RESTART_WINDOW`]; then it stays down, and queries say that it is missing.
 const MAX_RESTARTS: usize = 10;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
-
-/// What all shard actors of a node share.
-#[derive(Debug)]
-pub struct ShardParts {
-    /// What they count by.
-    pub rules: ShardRules,
-    /// One per shard of the cluster.
-    pub journals: Vec<ShardJournal>,
-    /// Where they report.
-    pub metrics: NodeMeter,
-}
-
-impl ShardParts {
-    /// The journal of a shard.
-    pub fn journal(&self, id: ShardId) -> &ShardJournal {
-        &self.journals[id.index()]
-    }
-}
 
 /// The parent of all shard actors of a node.
 #[derive(Debug)]
