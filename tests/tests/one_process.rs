@@ -91,7 +91,7 @@ async fn a_dead_node_makes_answers_partial_and_they_say_which_share_is_missing()
     cluster.stop_node(1).await;
     let started = Instant::now();
     let partial = cluster.http.query(json!({"site": "example.com"})).await;
-    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     let facts = &partial["facts"];
     assert_eq!(facts["complete"], false);
     let (asked, answered) =

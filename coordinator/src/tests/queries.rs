@@ -1,7 +1,7 @@
 //! Questions to several nodes.
 
 use super::fake_node::{Call, Mood};
-use super::world::{World, config, dead_member, event};
+use super::world::{PATIENCE, World, config, dead_member, event};
 use crate::CoordinatorConfig;
 use serde_json::{Value, json};
 use std::num::NonZeroUsize;
@@ -76,7 +76,7 @@ async fn a_hanging_node_makes_the_answer_partial_at_the_deadline() {
         let start = Instant::now();
         let answer = world.ask(&question).await;
         let took = start.elapsed();
-        assert!((Duration::from_millis(600)..Duration::from_millis(1100)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(600)..PATIENCE).contains(&took), "{took:?}");
         assert!(!answer["rows"].as_array().unwrap().is_empty());
         assert_eq!(answer["facts"]["missing"][0]["reason"], "did not answer within 600ms");
     }
@@ -84,12 +84,20 @@ async fn a_hanging_node_makes_the_answer_partial_at_the_deadline() {
 
 #[tokio::test]
 async fn a_callers_own_deadline_ends_the_waiting_sooner() {
-    let world = World::of(2).await;
+    let patient = CoordinatorConfig { query_timeout: Duration::from_secs(60), ..config() };
+    let world = World::with(2, Vec::new(), patient).await;
     world.nodes[1].set_mood(Mood::HangsOn(Call::Partial));
-    let mut request = tonic::Request::new(v1::Query { site: "s.de".into(), ..v1::Query::default() });
-    request.set_timeout(Duration::from_millis(200));
-    let answer = world.analytics().await.query(request).await.expect("an answer in time").into_inner();
-    assert!(!answer.facts.unwrap().complete);
+    let mut client = world.analytics().await;
+    // The coordinator keeps a tenth of a second for itself, which a busy machine may take longer over.
+    for timeout_ms in [300, 1_000, 3_000, 9_000] {
+        let mut request = tonic::Request::new(v1::Query { site: "s.de".into(), ..v1::Query::default() });
+        request.set_timeout(Duration::from_millis(timeout_ms));
+        if let Ok(answer) = client.query(request).await {
+            assert!(!answer.into_inner().facts.unwrap().complete);
+            return;
+        }
+    }
+    panic!("no answer came before its caller's deadline");
 }
 
 #[tokio::test]

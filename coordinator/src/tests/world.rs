@@ -35,6 +35,9 @@ pub(super) fn now() -> EventTime {
     EventTime::parse_rfc3339("2026-11-22T12:02:30Z").unwrap()
 }
 
+/// Longer than any answer may take with these settings, on a machine that is busy with other tests.
+pub(super) const PATIENCE: Duration = Duration::from_millis(2500);
+
 /// Settings for tests: any port, and no patience.
 pub(super) fn config() -> CoordinatorConfig {
     CoordinatorConfig {
