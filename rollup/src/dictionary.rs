@@ -106,14 +106,6 @@ impl Dictionary {
             + self.hashes.capacity() * size_of::<u64>()
             + self.index.allocation_size()
     }
-
-    /// Forgets all strings and keeps the room they took.
-    pub fn clear(&mut self) {
-        self.text.clear();
-        self.ends.clear();
-        self.hashes.clear();
-        self.index.clear();
-    }
 }
 
 fn string<'a>(text: &'a str, ends: &[u64], id: u32) -> &'a str {

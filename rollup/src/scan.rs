@@ -207,7 +207,7 @@ fn parts_of<'a>(buckets: &[&'a Bucket], query: &Query) -> Vec<Part<'a>> {
 }
 
 /// The moments between which a query needs a shard's buckets: the range, and the one to compare with.
-pub fn ranges_of(query: &Query) -> impl Iterator<Item = (EventTime, EventTime)> {
+fn ranges_of(query: &Query) -> impl Iterator<Item = (EventTime, EventTime)> {
     let versus = query.versus.map(|offset| (query.from.minus(offset), query.to.minus(offset)));
     [(query.from, query.to)].into_iter().chain(versus)
 }

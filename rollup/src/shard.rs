@@ -85,11 +85,6 @@ impl Shard {
         self.buckets.values()
     }
 
-    /// The buckets that start in `from..to`, oldest first.
-    pub fn buckets_in(&self, from: EventTime, to: EventTime) -> impl Iterator<Item = &Arc<Bucket>> {
-        self.buckets.values().filter(move |bucket| (from..to).contains(&bucket.start().time()))
-    }
-
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
         let buckets: usize =
