@@ -65,12 +65,19 @@ fn facts(partial: &Partial, query: &Query, now: EventTime) -> v1::Facts {
     v1::Facts {
         freshness_ms: facts.newest_event_ms.map(age),
         from_memory: facts.rollups_from_memory,
+        from_history: facts.rollups_from_history,
         late: facts.late,
         rejected: facts.rejected,
         errors: errors(partial, query),
         capped: facts.capped.iter().cloned().collect(),
+        missing: facts.gaps.iter().map(missing_history).collect(),
         ..v1::Facts::default()
     }
+}
+
+/// What of history could not be read is no shard's fault.
+fn missing_history(gap: &String) -> v1::Missing {
+    v1::Missing { node: "history".to_owned(), reason: gap.clone(), ..v1::Missing::default() }
 }
 
 /// The error of each sketch that the query reads: 0 where no row is estimated.

@@ -12,6 +12,7 @@ use crate::census::{OTHER, OTHER_ID, UNSET_ID};
 use crate::coverage::Coverage;
 use crate::dictionary::Dictionary;
 use crate::event::MAX_DIMENSION_BYTES;
+use crate::folds::Folds;
 use crate::measure::MeasureColumn;
 use crate::schema::{Measure, Schema, Source};
 use crate::table::{SiteFacts, SiteTable, TupleSet};
@@ -25,12 +26,24 @@ pub struct Bucket {
     pub(crate) start: BucketStart,
     pub(crate) schema: Arc<Schema>,
     pub(crate) coverage: Coverage,
+    pub(crate) origin: Origin,
     /// One per dimension of the schema; id 0 is "not set", id 1 is `(other)`.
     pub(crate) dictionaries: Vec<Dictionary>,
     pub(crate) tuples: TupleSet,
     pub(crate) site_names: Dictionary,
     /// By id of the site.
     pub(crate) sites: Vec<SiteTable>,
+}
+
+/// Where a rollup comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Counted here.
+    Memory,
+    /// Read back from a segment, as one of several parts that may hold values of one dimension; it tells no coverage.
+    Segment,
+    /// The same for rows of a whole day, whose values were cut to the limit when they were made.
+    Day,
 }
 
 const NOT_YET: u32 = u32::MAX;
@@ -102,6 +115,7 @@ impl Bucket {
             start,
             schema,
             coverage: Coverage::default(),
+            origin: Origin::Memory,
             dictionaries: vec![dictionary; width],
             tuples: TupleSet::new(width),
             site_names: Dictionary::default(),
@@ -134,6 +148,12 @@ impl Bucket {
         self.site_names.find(site).map(|id| &self.sites[id as usize].facts)
     }
 
+    /// What all shards agreed on for a dimension of this bucket.
+    pub(crate) fn agreed_cut(&self, dimension: &str, site: &str, folds: &Folds) -> Option<u64> {
+        // A day has the start of its first bucket, whose cut is not the day's.
+        (self.origin != Origin::Day).then(|| folds.of(self.start, dimension, site)).flatten()
+    }
+
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
         let dictionaries: usize = self.dictionaries.iter().map(Dictionary::heap_bytes).sum();
@@ -156,6 +176,12 @@ impl Bucket {
     pub(crate) fn reject(&mut self, site: &str, reason: Reason, events: u32) {
         let site = self.site(site);
         *self.sites[site as usize].facts.rejected.entry(reason).or_default() += u64::from(events);
+    }
+
+    /// Adds facts of a site.
+    pub(crate) fn add_facts(&mut self, site: &str, facts: &SiteFacts) {
+        let site = self.site(site);
+        self.sites[site as usize].facts.merge(facts);
     }
 
     /// Counts these events of `block`.
@@ -184,7 +210,7 @@ impl Bucket {
         scratch.site_ends = site_ends;
     }
 
-    fn site(&mut self, name: &str) -> u32 {
+    pub(crate) fn site(&mut self, name: &str) -> u32 {
         let id = self.site_names.intern(name);
         if id as usize == self.sites.len() {
             self.sites.push(SiteTable::new(&self.schema));

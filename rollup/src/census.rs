@@ -29,6 +29,8 @@ pub(crate) struct ValueSet {
     /// How many were, as long as there are no more than the limit.
     count: u32,
     over: Option<Box<OverLimit>>,
+    /// Whether some event counts under [`OTHER`].
+    others: bool,
 }
 
 /// Kept only for sets beyond the limit.
@@ -76,6 +78,32 @@ impl ValueSet {
             over.next = over.next.min(hash);
         }
         fits
+    }
+
+    /// Notes that events count under [`OTHER`].
+    pub(crate) fn note_other(&mut self, is_other: bool) {
+        self.others |= is_other;
+    }
+
+    /// Whether some event counts under [`OTHER`]. Known of sets read back from rows only.
+    pub(crate) fn has_others(&self) -> bool {
+        self.others
+    }
+
+    /// Finds what is beyond the limit, after all values were admitted without one.
+    ///
+    /// Of a set that was over the limit when its rows were made, all values that keep their names have rows, and what was
+    /// never admitted is under [`OTHER`].
+    pub(crate) fn close(&mut self, limit: u32, hash_of: impl Fn(u32) -> u64) {
+        if self.count < limit || (self.count == limit && !self.others) {
+            return;
+        }
+        let mut hashes: Vec<u64> = self.admitted_ids().map(hash_of).collect();
+        hashes.sort_unstable();
+        let beyond = hashes.split_off(limit as usize);
+        let next = beyond.first().copied().unwrap_or(u64::MAX);
+        self.count = limit;
+        self.over = Some(Box::new(OverLimit { kept: hashes.into(), next }));
     }
 
     /// The largest hash that keeps its name, where some do not.
@@ -180,6 +208,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_set_read_back_from_its_rows_keeps_the_same_names(
+            ids in prop::collection::vec(2_u32..60, 0..120),
+            limit in 1_u32..20,
+        ) {
+            let (mut made, mut read) = (ValueSet::default(), ValueSet::default());
+            for &id in &ids {
+                let named = made.admit(id, limit, hash_of);
+                read.note_other(!named);
+                read.admit(if named { id } else { OTHER_ID }, u32::MAX, hash_of);
+            }
+            read.close(limit, hash_of);
+            prop_assert_eq!(read.max_kept_hash(), made.max_kept_hash());
+            prop_assert_eq!(read.census(hash_of).max_kept_hash(limit), made.census(hash_of).max_kept_hash(limit));
+        }
+
         #[test]
         fn the_smallest_hashes_keep_their_names_in_any_order_and_split(
             ids in prop::collection::vec(2_u32..60, 0..120),

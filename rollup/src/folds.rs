@@ -59,10 +59,15 @@ impl Folds {
 pub struct DistinctCounts(BTreeMap<DimensionOfBucket, (u64, u32)>);
 
 impl DistinctCounts {
-    /// Adds one shard's count.
-    pub(crate) fn add(&mut self, of: DimensionOfBucket, values: u64) {
+    /// Adds one shard's count; or that of a part of history, which stands for no shard of its own.
+    pub(crate) fn add(&mut self, of: DimensionOfBucket, values: u64, is_shard: bool) {
         let count = self.0.entry(of).or_default();
-        *count = (count.0.saturating_add(values), count.1 + 1);
+        *count = (count.0.saturating_add(values), count.1 + u32::from(is_shard));
+    }
+
+    /// Drops what is within `share`, after all of a node's history was counted.
+    pub fn drop_within(&mut self, share: u32) {
+        self.0.retain(|_, &mut (values, _)| values > u64::from(share));
     }
 
     /// Adds the counts of other shards.
@@ -73,11 +78,12 @@ impl DistinctCounts {
         }
     }
 
-    /// Per dimension an upper bound on the values that `shards` shards have, of which those counted here are a part; the
-    /// others have at most `share` each.
+    /// Per dimension an upper bound on the values that `shards` shards of a node have, of which those counted here are a
+    /// part; the others have at most `share` each, and so has the node's history.
     pub fn bounds(&self, shards: u32, share: u32) -> impl Iterator<Item = (&DimensionOfBucket, u64)> {
         self.0.iter().map(move |(of, &(values, counted))| {
-            (of, values.saturating_add(u64::from(shards.saturating_sub(counted)) * u64::from(share)))
+            let not_counted = u64::from(shards.saturating_sub(counted)) + 1;
+            (of, values.saturating_add(not_counted * u64::from(share)))
         })
     }
 

@@ -18,6 +18,9 @@ use tidemark_proto::v1;
 /// At most so many rows in a partial. A query that needs more is refused.
 pub const MAX_PARTIAL_ROWS: usize = 1_000_000;
 
+/// At most so many gaps of history are named in an answer; it is partial all the same.
+pub const MAX_GAPS: usize = 16;
+
 /// The query needs more rows than a node may hold for it. Narrow the range, filter, or group by less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the query has more than {MAX_PARTIAL_ROWS} groups: narrow the range, filter, or group by less")]
@@ -50,8 +53,12 @@ pub(crate) struct GroupColumn {
 pub struct PartialFacts {
     /// Milliseconds since the Unix epoch.
     pub newest_event_ms: Option<i64>,
-    /// Rollups read.
+    /// Rollups read in memory: one shard's bucket each.
     pub rollups_from_memory: u64,
+    /// Rollups read from segments: one segment's bucket, or day, each.
+    pub rollups_from_history: u64,
+    /// What of history could not be read, at most [`MAX_GAPS`] of it.
+    pub gaps: BTreeSet<String>,
     /// Events counted that were sealed after their bucket had closed.
     pub late: u64,
     /// Events not counted.
@@ -61,9 +68,18 @@ pub struct PartialFacts {
 }
 
 impl PartialFacts {
+    /// Notes what of history could not be read.
+    pub fn note_gap(&mut self, gap: String) {
+        if self.gaps.len() < MAX_GAPS {
+            self.gaps.insert(gap);
+        }
+    }
+
     fn merge(&mut self, other: &Self) {
         self.newest_event_ms = self.newest_event_ms.max(other.newest_event_ms);
         self.rollups_from_memory += other.rollups_from_memory;
+        self.rollups_from_history += other.rollups_from_history;
+        other.gaps.iter().for_each(|gap| self.note_gap(gap.clone()));
         self.late += other.late;
         self.rejected += other.rejected;
         self.capped.extend(other.capped.iter().cloned());
@@ -281,6 +297,8 @@ impl Partial {
             facts: Some(v1::PartialFacts {
                 newest_event_ms: self.facts.newest_event_ms,
                 rollups_from_memory: self.facts.rollups_from_memory,
+                rollups_from_history: self.facts.rollups_from_history,
+                gaps: self.facts.gaps.iter().cloned().collect(),
                 late: self.facts.late,
                 rejected: self.facts.rejected,
                 capped: self.facts.capped.iter().cloned().collect(),
@@ -321,6 +339,8 @@ impl Partial {
         partial.facts = PartialFacts {
             newest_event_ms: facts.newest_event_ms,
             rollups_from_memory: facts.rollups_from_memory,
+            rollups_from_history: facts.rollups_from_history,
+            gaps: facts.gaps.into_iter().take(MAX_GAPS).collect(),
             late: facts.late,
             rejected: facts.rejected,
             capped: facts.capped.into_iter().collect(),

@@ -10,7 +10,7 @@
 mod rank;
 mod rows;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Origin};
 use crate::census::Census;
 pub use crate::folds::{DimensionOfBucket, DistinctCounts, Folds};
 use crate::measure::MeasureColumn;
@@ -27,7 +27,8 @@ use std::time::Duration;
 pub struct ScanContext {
     /// What all shards agreed on.
     pub folds: Folds,
-    /// Sets with more values than this are counted: the limit divided by the number of shards.
+    /// Sets with more values than this are counted: the limit divided by twice the number of shards, so that the shards of
+    /// a node and its history may have that much each.
     pub share: u32,
 }
 
@@ -219,15 +220,19 @@ pub fn needs(query: &Query, start: BucketStart) -> bool {
 
 /// The values that one shard's buckets have, for each of these dimensions.
 pub fn take_census(buckets: &[Arc<Bucket>], of: &[DimensionOfBucket]) -> Vec<Census> {
+    let census = |bucket: &Arc<Bucket>, of: &DimensionOfBucket| {
+        let site = bucket.site_names.find(&of.site)?;
+        let dimension = bucket.schema.dimension_index(&of.dimension)?;
+        let dictionary = &bucket.dictionaries[dimension];
+        Some(bucket.sites[site as usize].values[dimension].census(|id| dictionary.hash_of(id)))
+    };
     of.iter()
         .map(|of| {
-            let bucket = buckets.iter().find(|bucket| bucket.start() == of.bucket)?;
-            let site = bucket.site_names.find(&of.site)?;
-            let dimension = bucket.schema.dimension_index(&of.dimension)?;
-            let dictionary = &bucket.dictionaries[dimension];
-            Some(bucket.sites[site as usize].values[dimension].census(|id| dictionary.hash_of(id)))
+            let mut all = Census::default();
+            let parts = buckets.iter().filter(|bucket| bucket.start() == of.bucket);
+            parts.filter_map(|bucket| census(bucket, of)).for_each(|part| all.merge(&part, u32::MAX));
+            all
         })
-        .map(Option::unwrap_or_default)
         .collect()
 }
 
@@ -247,7 +252,11 @@ fn selected_sites<'a>(bucket: &'a Bucket, query: &Query) -> Vec<(&'a str, &'a Si
 fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &mut Scanned) {
     let bucket = part.bucket;
     let sites = selected_sites(bucket, query);
-    scanned.partial.facts.rollups_from_memory += u64::from(!sites.is_empty());
+    let read = match bucket.origin {
+        Origin::Memory => &mut scanned.partial.facts.rollups_from_memory,
+        Origin::Segment | Origin::Day => &mut scanned.partial.facts.rollups_from_history,
+    };
+    *read += u64::from(!sites.is_empty());
     for (site, table) in sites {
         for name in query.dimensions() {
             let Some(dimension) = bucket.schema.dimension_index(name) else { continue };
@@ -257,10 +266,18 @@ fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &m
                 bucket: bucket.start(),
                 dimension: name.to_owned(),
             };
-            if values.len() > u64::from(context.share) {
-                scanned.distinct.add(of(), values.len());
+            match bucket.origin {
+                Origin::Memory if values.len() > u64::from(context.share) => {
+                    scanned.distinct.add(of(), values.len(), true);
+                }
+                // Several parts may hold values of one dimension, so only their sum tells.
+                Origin::Segment if values.len() > 0 => scanned.distinct.add(of(), values.len(), false),
+                Origin::Memory | Origin::Segment | Origin::Day => {}
             }
-            if values.max_kept_hash().is_some() || context.folds.of(bucket.start(), name, site).is_some() {
+            if values.max_kept_hash().is_some()
+                || values.has_others()
+                || bucket.agreed_cut(name, site, &context.folds).is_some()
+            {
                 scanned.partial.facts.capped.insert(name.to_owned());
             }
         }

@@ -1,11 +1,14 @@
 //! One shard's buckets in memory.
 //!
-//! Owns: judging the events of a block, finding their buckets, and counting a block once.
-//! Does not own: the journal, messages and threads (`node`), the time (events are judged by when they were sealed).
+//! Owns: judging the events of a block, finding their buckets, counting a block once, and how what is in memory relates
+//! to what is committed.
+//! Does not own: the journal, messages and threads (`node`), commits (`tidemark-history`), the time (events are judged by
+//! when they were sealed).
 //!
 //! Invariants:
 //! * The shard's numbers are a function of the set of blocks applied: any order, any number of times.
 //! * Events of a bad block are not counted at all; events of a good block are each counted or rejected with a reason.
+//! * A block that is known to be counted, here or in commits, is not counted again.
 
 use crate::block::{BlockError, BlockId, DecodedBlock};
 use crate::bucket::{Bucket, Scratch};
@@ -13,11 +16,15 @@ use crate::coverage::Coverage;
 use crate::event::{GRACE, MAX_VALUE, TimeRules};
 use crate::schema::Schema;
 use crate::sharding::{ShardCount, ShardId};
+use crate::table::SiteFacts;
 use crate::time::{BucketStart, EventTime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_proto::v1;
 use tidemark_proto::v1::Reason;
+
+/// Repeated events are told for so many buckets; those of the oldest are forgotten first.
+const MAX_DUPLICATE_BUCKETS: usize = 10_000;
 
 /// What all shards of a cluster go by.
 #[derive(Clone, Debug)]
@@ -32,11 +39,26 @@ pub struct ShardRules {
     pub dimension_values: u32,
 }
 
+/// How a bucket in memory relates to what is committed of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// It is not in memory: commits answer alone.
+    Absent,
+    /// It includes all that commits cover: it answers alone.
+    Whole,
+    /// It shares no block with the commits: both together answer.
+    Remainder,
+    /// Neither: it must be made anew from the journal, without what commits cover.
+    Mixed,
+}
+
 /// What became of a block's events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// An earlier copy of the block was counted before.
     pub repeated: bool,
+    /// The buckets in which something of the block was counted or rejected now.
+    pub buckets: Vec<BucketStart>,
     /// Counted now.
     pub counted: u32,
     /// Counted before, when an earlier copy of the block came.
@@ -50,9 +72,11 @@ pub struct Applied {
 pub struct Shard {
     id: ShardId,
     rules: ShardRules,
-    /// Every block applied. A bucket covers those that have something for it.
+    /// Every block that is known to be counted. A bucket covers those that have something for it.
     coverage: Coverage,
     buckets: BTreeMap<BucketStart, Arc<Bucket>>,
+    /// Events that came again, by bucket and site.
+    duplicates: BTreeMap<BucketStart, BTreeMap<String, u64>>,
     decoded: DecodedBlock,
     scratch: Scratch,
     /// Per event of the block at hand, in order of bucket.
@@ -68,6 +92,7 @@ impl Shard {
             rules,
             coverage: Coverage::default(),
             buckets: BTreeMap::new(),
+            duplicates: BTreeMap::new(),
             decoded: DecodedBlock::default(),
             scratch: Scratch::default(),
             placed: Vec::new(),
@@ -85,6 +110,66 @@ impl Shard {
         self.buckets.values()
     }
 
+    /// One bucket, where it is in memory.
+    pub fn bucket(&self, start: BucketStart) -> Option<&Arc<Bucket>> {
+        self.buckets.get(&start)
+    }
+
+    /// How a bucket relates to its commits, of which this is the coverage.
+    pub fn relation(&self, start: BucketStart, committed: &Coverage) -> Relation {
+        let Some(bucket) = self.buckets.get(&start) else { return Relation::Absent };
+        if bucket.coverage().is_disjoint(committed) {
+            Relation::Remainder
+        } else if bucket.coverage().includes(committed) {
+            Relation::Whole
+        } else {
+            Relation::Mixed
+        }
+    }
+
+    /// Takes a bucket out of memory. Its blocks stay known: they are not counted again.
+    pub fn forget(&mut self, start: BucketStart) -> Option<Arc<Bucket>> {
+        self.buckets.remove(&start)
+    }
+
+    /// Counts what a block has for one bucket, without asking whether the shard knows the block: the bucket was forgotten,
+    /// or is made from the journal.
+    ///
+    /// # Errors
+    /// Where the block cannot be read; nothing of it is counted then.
+    pub fn restore(&mut self, start: BucketStart, block: &v1::Block) -> Result<Applied, BlockError> {
+        self.read_and(block, |shard, decoded, id| shard.apply_decoded(decoded, id, Some(start)))
+    }
+
+    /// Events that came again, by site: those noted since this was last asked for.
+    pub fn take_duplicates(&mut self, start: BucketStart) -> BTreeMap<String, u64> {
+        self.duplicates.remove(&start).unwrap_or_default()
+    }
+
+    /// Notes events that came again.
+    pub fn add_duplicates(&mut self, start: BucketStart, by_site: BTreeMap<String, u64>) {
+        for (site, events) in by_site {
+            *self.duplicates.entry(start).or_default().entry(site).or_default() += events;
+        }
+    }
+
+    /// What happened to events, by bucket and site, as far as it is in memory.
+    pub fn receipts(&self, from: BucketStart, to: BucketStart) -> Vec<(BucketStart, String, SiteFacts)> {
+        let mut receipts: BTreeMap<(BucketStart, String), SiteFacts> = BTreeMap::new();
+        for (&start, bucket) in self.buckets.range(from..to) {
+            for site in bucket.sites() {
+                let facts = bucket.facts(site).cloned().unwrap_or_default();
+                receipts.insert((start, site.to_owned()), facts);
+            }
+        }
+        for (&start, sites) in self.duplicates.range(from..to) {
+            for (site, events) in sites {
+                receipts.entry((start, site.clone())).or_default().duplicate += events;
+            }
+        }
+        receipts.into_iter().map(|((start, site), facts)| (start, site, facts)).collect()
+    }
+
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
         let buckets: usize =
@@ -97,7 +182,7 @@ impl Shard {
         self.buckets.values().map(|bucket| bucket.row_count()).sum()
     }
 
-    /// The blocks applied.
+    /// The blocks known to be counted.
     pub fn coverage(&self) -> &Coverage {
         &self.coverage
     }
@@ -107,18 +192,36 @@ impl Shard {
     /// # Errors
     /// Where the block cannot be read; nothing of it is counted then.
     pub fn apply(&mut self, block: &v1::Block) -> Result<Applied, BlockError> {
+        self.read_and(block, |shard, decoded, id| {
+            let applied = shard.apply_decoded(decoded, id, None);
+            shard.coverage.insert(id.producer, id.seq);
+            applied
+        })
+    }
+
+    /// Notes that these blocks are counted already, in commits or in the journal: they count no more.
+    pub fn know(&mut self, blocks: &Coverage) {
+        self.coverage.merge(blocks);
+    }
+
+    fn read_and(
+        &mut self,
+        block: &v1::Block,
+        act: impl FnOnce(&mut Self, &DecodedBlock, BlockId) -> Applied,
+    ) -> Result<Applied, BlockError> {
         let id = BlockId::of(block, self.rules.shards)?;
         if id.shard != self.id {
             return Err(BlockError::NoSuchShard(block.shard));
         }
         let mut decoded = std::mem::take(&mut self.decoded);
         let read = decoded.read(block, self.rules.shards);
-        let applied = read.map(|()| self.apply_decoded(&decoded, id));
+        let applied = read.map(|()| act(self, &decoded, id));
         self.decoded = decoded;
         applied
     }
 
-    fn apply_decoded(&mut self, block: &DecodedBlock, id: BlockId) -> Applied {
+    /// Counts a block in all buckets, or only in one.
+    fn apply_decoded(&mut self, block: &DecodedBlock, id: BlockId, only: Option<BucketStart>) -> Applied {
         let mut applied = Applied::default();
         let mut rejections: Vec<(BucketStart, &str, Reason, u32)> = Vec::new();
         for rejected in &block.rejected {
@@ -126,7 +229,7 @@ impl Shard {
         }
         self.placed.clear();
         for event in 0..block.len() {
-            match self.judge(block, event) {
+            match judge(self.rules.times, block, event) {
                 Ok(bucket) => self.placed.push((bucket, event as u32)),
                 Err((bucket, reason)) => {
                     *applied.rejected.entry(reason).or_default() += 1;
@@ -135,11 +238,7 @@ impl Shard {
                 }
             }
         }
-        if !self.coverage.insert(id.producer, id.seq) {
-            applied.repeated = true;
-            applied.duplicate = self.placed.len() as u32;
-            return applied;
-        }
+        let known = only.is_none() && self.coverage.contains(id.producer, id.seq);
         // Nearly always one bucket; the sort is stable so that rows come in the order of events.
         if !self.placed.is_sorted_by_key(|&(bucket, _)| bucket) {
             self.placed.sort_by_key(|&(bucket, _)| bucket);
@@ -149,17 +248,25 @@ impl Shard {
 
         let sealed_at = EventTime::from_unix_ms(block.sealed_at_ms);
         self.scratch.feeds.find(&self.rules.schema, block);
-        for start in starts {
+        for start in starts.into_iter().filter(|&start| only.is_none_or(|only| only == start)) {
+            let range = self.placed.partition_point(|&(bucket, _)| bucket < start)
+                ..self.placed.partition_point(|&(bucket, _)| bucket <= start);
+            if known {
+                applied.repeated = true;
+                applied.duplicate += range.len() as u32;
+                self.note_duplicates(start, block, range);
+                continue;
+            }
             let bucket = self
                 .buckets
                 .entry(start)
                 .or_insert_with(|| Arc::new(Bucket::new(start, Arc::clone(&self.rules.schema))));
-            let range = self.placed.partition_point(|&(bucket, _)| bucket < start)
-                ..self.placed.partition_point(|&(bucket, _)| bucket <= start);
             // Copies the bucket only where a query is reading it outside the actor right now, which is never the open one.
             let bucket = Arc::make_mut(bucket);
-            let covered = bucket.cover(id.producer, id.seq);
-            assert!(covered, "a bucket covers only blocks that the shard covers");
+            if !bucket.cover(id.producer, id.seq) {
+                continue;
+            }
+            applied.buckets.push(start);
             applied.counted += range.len() as u32;
             self.events.clear();
             self.events.extend(self.placed[range].iter().map(|&(_, event)| event));
@@ -172,19 +279,37 @@ impl Shard {
         applied
     }
 
-    /// The bucket of an event; or why it is rejected, and the bucket whose receipt says so.
-    fn judge(&self, block: &DecodedBlock, event: usize) -> Result<BucketStart, (BucketStart, Reason)> {
-        let sealed_at = EventTime::from_unix_ms(block.sealed_at_ms);
-        let time = EventTime::from_unix_ms(block.time_ms[event]);
-        let bucket = block.bucket_of(event);
-        self.rules.times.judge(time, sealed_at).map_err(|reason| {
-            let holdable = (EventTime::EPOCH..=EventTime::MAX).contains(&time);
-            (if holdable { bucket } else { BucketStart::containing(sealed_at) }, reason)
-        })?;
-        let too_large = |plus_one: u64| plus_one > MAX_VALUE as u64 + 1;
-        if block.values.iter().any(|value| too_large(value.plus_one[event])) {
-            return Err((bucket, Reason::ValueTooLarge));
+    fn note_duplicates(&mut self, start: BucketStart, block: &DecodedBlock, placed: std::ops::Range<usize>) {
+        while self.duplicates.len() > MAX_DUPLICATE_BUCKETS {
+            self.duplicates.pop_first();
         }
-        Ok(bucket)
+        for &(_, event) in &self.placed[placed] {
+            let site = block.text(block.pages[block.page[event as usize] as usize].site);
+            let of_bucket = self.duplicates.entry(start).or_default();
+            match of_bucket.get_mut(site) {
+                Some(events) => *events += 1,
+                None => _ = of_bucket.insert(site.to_owned(), 1),
+            }
+        }
     }
+}
+
+/// The bucket of an event; or why it is rejected, and the bucket whose receipt says so.
+pub(crate) fn judge(
+    times: TimeRules,
+    block: &DecodedBlock,
+    event: usize,
+) -> Result<BucketStart, (BucketStart, Reason)> {
+    let sealed_at = EventTime::from_unix_ms(block.sealed_at_ms);
+    let time = EventTime::from_unix_ms(block.time_ms[event]);
+    let bucket = block.bucket_of(event);
+    times.judge(time, sealed_at).map_err(|reason| {
+        let holdable = (EventTime::EPOCH..=EventTime::MAX).contains(&time);
+        (if holdable { bucket } else { BucketStart::containing(sealed_at) }, reason)
+    })?;
+    let too_large = |plus_one: u64| plus_one > MAX_VALUE as u64 + 1;
+    if block.values.iter().any(|value| too_large(value.plus_one[event])) {
+        return Err((bucket, Reason::ValueTooLarge));
+    }
+    Ok(bucket)
 }

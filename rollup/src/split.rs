@@ -31,8 +31,8 @@ const MAX_IGNORED_NAMES: usize = 64;
 /// What a batch is split by.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// Dimensions and values outside are ignored. Without a schema, up to 64 of each are kept: whoever counts the block ignores
-    /// what it does not know.
+    /// Dimensions and values outside are reported as ignored. Up to 64 of each ride along all the same: whoever counts the
+    /// block leaves out what it does not know, and a later schema can have them from the archive.
     pub schema: Option<&'a Schema>,
     /// Query parameters that stay in URLs.
     pub keep_params: &'a KeepParams,
@@ -147,14 +147,21 @@ impl<'a> BatchReader<'a> {
     fn new(rules: &'a Rules<'a>, sealed_at: EventTime) -> Self {
         let mut texts = Dictionary::default();
         texts.intern("");
+        let (mut dimension_names, mut value_names) = (Dictionary::default(), Dictionary::default());
+        if let Some(schema) = rules.schema {
+            // First, so that names from outside the schema cannot take their room.
+            schema.dimensions().iter().for_each(|name| _ = dimension_names.intern(name));
+            let values = schema.measures().iter().filter_map(|measure| measure.source.value());
+            values.for_each(|name| _ = value_names.intern(name));
+        }
         Self {
             rules,
             sealed_at,
             texts,
             pages: Vec::new(),
             page_index: HashTable::new(),
-            dimension_names: Dictionary::default(),
-            value_names: Dictionary::default(),
+            dimension_names,
+            value_names,
             events: Vec::new(),
             dimensions: Vec::new(),
             values: Vec::new(),
@@ -238,6 +245,7 @@ impl<'a> BatchReader<'a> {
             let name = text(&entry.key)?;
             if self.rules.schema.is_some_and(|schema| !schema.reads_value(name)) {
                 self.ignore(IgnoredWhy::UnknownValue, name);
+                self.keep_value(name, entry.value);
                 continue;
             }
             match entry.value {
@@ -253,12 +261,20 @@ impl<'a> BatchReader<'a> {
         Ok(())
     }
 
+    /// Keeps a value that no measure reads yet, where it could be read at all.
+    fn keep_value(&mut self, name: &str, value: i64) {
+        if (0..=MAX_VALUE).contains(&value)
+            && let Some(id) = name_id(&mut self.value_names, name)
+        {
+            self.values.push((id, value as u64 + 1));
+        }
+    }
+
     fn read_dimensions(&mut self, event: &v1::Event, page: u32) -> Result<(), Reason> {
         // What the URL says comes first, so that what the event says wins.
         if let Ok(page) = &self.pages[page as usize].read {
             for (name, value) in [("campaign", page.campaign), ("channel", page.channel)] {
-                let known = self.rules.schema.is_none_or(|schema| schema.dimension_index(name).is_some());
-                if let (Some(value), true) = (value, known)
+                if let Some(value) = value
                     && let Some(id) = name_id(&mut self.dimension_names, name)
                 {
                     self.dimensions.push((id, value));
@@ -270,12 +286,15 @@ impl<'a> BatchReader<'a> {
             let known = self.rules.schema.is_none_or(|schema| schema.dimension_index(name).is_some());
             if !known {
                 self.ignore(IgnoredWhy::UnknownDimension, name);
-            } else if value.len() > MAX_DIMENSION_BYTES {
-                self.ignore(IgnoredWhy::DimensionTooLong, name);
+            }
+            if value.len() > MAX_DIMENSION_BYTES {
+                if known {
+                    self.ignore(IgnoredWhy::DimensionTooLong, name);
+                }
             } else if let Some(id) = name_id(&mut self.dimension_names, name) {
                 let value = self.texts.intern(value);
                 self.dimensions.push((id, value));
-            } else {
+            } else if known {
                 self.ignore(IgnoredWhy::UnknownDimension, name);
             }
         }

@@ -136,9 +136,22 @@ pub struct SiteFacts {
     pub newest_event_ms: Option<i64>,
     /// Events not counted, by reason.
     pub rejected: BTreeMap<Reason, u64>,
+    /// Events that came again after they had been counted. The one number here that is not a function of the blocks.
+    pub duplicate: u64,
 }
 
 impl SiteFacts {
+    /// Adds the facts of another part.
+    pub fn merge(&mut self, other: &Self) {
+        self.counted += other.counted;
+        self.late += other.late;
+        self.newest_event_ms = self.newest_event_ms.max(other.newest_event_ms);
+        self.duplicate += other.duplicate;
+        for (&reason, &events) in &other.rejected {
+            *self.rejected.entry(reason).or_default() += events;
+        }
+    }
+
     /// Events not counted, for any reason.
     pub fn rejected_total(&self) -> u64 {
         self.rejected.values().sum()
@@ -196,6 +209,33 @@ impl SiteTable {
                 tuple[slot] = OTHER_ID;
             }
         }
+    }
+
+    /// Notes the values of a tuple whose rows come from a segment, whatever the limit.
+    pub(crate) fn note_values(&mut self, tuple: &[u32], tuples: &TupleSet, dictionaries: &[Dictionary]) {
+        for ((values, dictionary), slot) in self.values.iter_mut().zip(dictionaries).zip(&tuples.slots) {
+            if let Some(slot) = *slot {
+                values.admit(tuple[slot], u32::MAX, |id| dictionary.hash_of(id));
+                values.note_other(tuple[slot] == OTHER_ID);
+            }
+        }
+    }
+
+    /// Finds which of the noted values are beyond the limit.
+    pub(crate) fn close_values(&mut self, limit: u32, dictionaries: &[Dictionary]) {
+        for (values, dictionary) in self.values.iter_mut().zip(dictionaries) {
+            values.close(limit, |id| dictionary.hash_of(id));
+        }
+    }
+
+    /// Merges entries `from` of these columns into rows `to`.
+    pub(crate) fn merge_measures(&mut self, columns: &[MeasureColumn], from: &[u32], to: &[u32]) {
+        let len = self.len();
+        for (mine, theirs) in self.measures.iter_mut().zip(columns) {
+            mine.resize(len);
+            mine.merge_entries(theirs, from, to);
+        }
+        self.sketch_bytes = self.measures.iter().map(MeasureColumn::sketch_bytes).sum();
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {

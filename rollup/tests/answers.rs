@@ -4,40 +4,10 @@
 
 mod common;
 
-use common::{Cluster, NOW_MS, Plain, batches, naive, now, parse, rows};
+use common::{Cluster, NOW_MS, Plain, batches, naive, now, parse, plain, rows};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tidemark_proto::v1;
-
-fn any_event() -> impl Strategy<Value = Plain> {
-    let time = prop_oneof![
-        4 => 0_i64..7_200_000,
-        1 => 86_400_000_i64..88_200_000,
-    ];
-    let dimensions = (prop::option::of(0_u32..4), prop::option::of(0_u32..12));
-    let values = (prop::option::of(0_u32..5000), prop::option::of(0_u32..300));
-    (0_u32..3, 0_u32..7, time, 0_u32..6, prop::option::of(0_u32..15), dimensions, values).prop_map(
-        |(site, url, ago, kind, visitor, (device, country), (bytes, load_ms))| Plain {
-            site: format!("site{}.com", site / 2),
-            url: format!("/page/{url}"),
-            time_ms: NOW_MS - ago,
-            kind: if kind == 0 { "share" } else { "view" }.to_owned(),
-            visitor,
-            dimensions: BTreeMap::from_iter(
-                device
-                    .map(|device| ("device", format!("device{device}")))
-                    .into_iter()
-                    .chain(country.map(|country| ("country", format!("country{country}")))),
-            ),
-            values: BTreeMap::from_iter(
-                bytes
-                    .map(|bytes| ("bytes", bytes))
-                    .into_iter()
-                    .chain(load_ms.map(|load_ms| ("load_ms", load_ms))),
-            ),
-        },
-    )
-}
 
 fn any_query() -> impl Strategy<Value = v1::Query> {
     let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<String>>();
@@ -113,7 +83,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
     #[test]
     fn every_cluster_gives_the_answer_that_the_events_give(
-        events in prop::collection::vec(any_event(), 0..80),
+        events in prop::collection::vec(plain(), 0..80),
         size in 1_usize..40,
         order in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         query in any_query(),
@@ -131,7 +101,7 @@ proptest! {
 
     #[test]
     fn open_and_closed_buckets_are_ordered_together(
-        mut events in prop::collection::vec(any_event(), 20..120),
+        mut events in prop::collection::vec(plain(), 20..120),
         group_by in prop::sample::select(vec!["url", "url,device", "site,url"]),
         order_by in prop::sample::select(vec!["views", "visitors"]),
         limit in 1_u32..4,
@@ -157,7 +127,7 @@ proptest! {
 
     #[test]
     fn every_event_is_counted_or_rejected_with_a_reason_and_never_both(
-        events in prop::collection::vec(any_event(), 1..60),
+        events in prop::collection::vec(plain(), 1..60),
         future in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
     ) {
         let mut wire: Vec<v1::Event> = events.iter().map(common::to_wire).collect();

@@ -40,6 +40,7 @@ pub(super) fn answer(
     // Read after the nodes did: their newest event may be younger than the question.
     let mut answer = answer::answer(merged.checked()?, query, clock.now());
     let facts = answer.facts.get_or_insert_default();
+    missing.append(&mut facts.missing);
     facts.complete = missing.is_empty();
     facts.shards_asked = plan.shard_count();
     facts.shards_answered = answered as u32;

@@ -115,14 +115,20 @@ impl Distribution {
         }
     }
 
-    /// The arithmetic mean.
-    pub fn mean(&self) -> Option<f64> {
-        let sum = match self {
-            Self::Empty => return None,
+    /// The sum of all values.
+    pub fn sum(&self) -> u64 {
+        match self {
             Self::Buckets(buckets) => buckets.sum,
             _ => self.samples().iter().map(|&value| u64::from(value)).sum(),
-        };
-        Some(sum as f64 / self.count() as f64)
+        }
+    }
+
+    /// The arithmetic mean.
+    pub fn mean(&self) -> Option<f64> {
+        match self {
+            Self::Empty => None,
+            _ => Some(self.sum() as f64 / self.count() as f64),
+        }
     }
 
     /// Whether percentiles are read from a histogram.

@@ -62,6 +62,23 @@ impl MeasureColumn {
         }
     }
 
+    /// Merges entries of `other` into rows of this column: entry `from[i]` into row `to[i]`. Rows beyond the end of
+    /// `other` are empty.
+    pub fn merge_entries(&mut self, other: &Self, from: &[u32], to: &[u32]) {
+        match (self, other) {
+            (Self::Integers(a), Self::Integers(b)) => {
+                merge_pairs(a, b, from, to, |a, &b| *a = a.saturating_add(b))
+            }
+            (Self::Uniques(a), Self::Uniques(b)) => merge_pairs(a, b, from, to, Unique::merge),
+            (Self::Distributions(a), Self::Distributions(b)) => {
+                merge_pairs(a, b, from, to, Distribution::merge)
+            }
+            (Self::Integers(_) | Self::Uniques(_) | Self::Distributions(_), _) => {
+                unreachable!("columns of one measure have one kind")
+            }
+        }
+    }
+
     /// Keeps these rows, in this order.
     pub fn select(&mut self, rows: &[u32]) {
         match self {
@@ -126,6 +143,14 @@ fn merge_each<T>(mine: &mut [T], theirs: &[T], rows: &[u32], mut merge: impl FnM
     for (theirs, &row) in theirs.iter().zip(rows) {
         if row != NOWHERE {
             merge(&mut mine[row as usize], theirs);
+        }
+    }
+}
+
+fn merge_pairs<T>(mine: &mut [T], theirs: &[T], from: &[u32], to: &[u32], mut merge: impl FnMut(&mut T, &T)) {
+    for (&from, &to) in from.iter().zip(to) {
+        if let Some(theirs) = theirs.get(from as usize) {
+            merge(&mut mine[to as usize], theirs);
         }
     }
 }

@@ -42,7 +42,7 @@ impl<'a> TableScan<'a> {
         let mut max_kept = vec![None; bucket.dictionaries.len()];
         for name in query.dimensions() {
             let Some(dimension) = bucket.schema.dimension_index(name) else { continue };
-            let agreed = context.folds.of(bucket.start(), name, site);
+            let agreed = bucket.agreed_cut(name, site, &context.folds);
             let own = table.values[dimension].max_kept_hash();
             max_kept[dimension] = agreed.into_iter().chain(own).min();
         }

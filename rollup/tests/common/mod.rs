@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, missing_docs, dead_code, clippy::unwrap_used, clippy::type_complexity)]
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_proto::v1;
@@ -294,4 +295,35 @@ pub fn naive(events: &[Plain], query: &Query, limit: u32) -> Vec<Vec<String>> {
         *taken <= query.limit
     });
     rows.into_iter().map(|row| row.3).collect()
+}
+
+/// Any good event of the last hours or of a day ago.
+pub fn plain() -> impl Strategy<Value = Plain> {
+    let time = prop_oneof![
+        4 => 0_i64..7_200_000,
+        1 => 86_400_000_i64..88_200_000,
+    ];
+    let dimensions = (prop::option::of(0_u32..4), prop::option::of(0_u32..12));
+    let values = (prop::option::of(0_u32..5000), prop::option::of(0_u32..300));
+    (0_u32..3, 0_u32..7, time, 0_u32..6, prop::option::of(0_u32..15), dimensions, values).prop_map(
+        |(site, url, ago, kind, visitor, (device, country), (bytes, load_ms))| Plain {
+            site: format!("site{}.com", site / 2),
+            url: format!("/page/{url}"),
+            time_ms: NOW_MS - ago,
+            kind: if kind == 0 { "share" } else { "view" }.to_owned(),
+            visitor,
+            dimensions: BTreeMap::from_iter(
+                device
+                    .map(|device| ("device", format!("device{device}")))
+                    .into_iter()
+                    .chain(country.map(|country| ("country", format!("country{country}")))),
+            ),
+            values: BTreeMap::from_iter(
+                bytes
+                    .map(|bytes| ("bytes", bytes))
+                    .into_iter()
+                    .chain(load_ms.map(|load_ms| ("load_ms", load_ms))),
+            ),
+        },
+    )
 }
