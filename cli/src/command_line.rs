@@ -4,6 +4,10 @@
 //! Does not own: settings themselves (`settings`), what commands do.
 
 use crate::demo::DemoSettings;
+use crate::history::rebuild::RebuildOptions;
+use crate::history::receipt::ReceiptOptions;
+use crate::history::segments::SegmentsOptions;
+use crate::history::verify::VerifyOptions;
 use crate::members::MembersOptions;
 use crate::query::QueryOptions;
 use crate::replay::ReplayCommand;
@@ -12,11 +16,16 @@ use crate::settings::file;
 use crate::settings::node::NodeSettings;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The commands that serve: what they are given are settings.
 pub(crate) const SERVING: [&str; 3] = ["demo", "node", "coordinator"];
+
+/// The commands that work on what nodes keep. They take some of a node's settings, also from its file, and pass over the
+/// others.
+const READING: [&str; 3] = ["rebuild", "verify", "segments"];
 
 /// How settings are written, at the end of the help of every command that serves.
 const FORMS: &str = "\
@@ -50,7 +59,7 @@ pub(crate) enum Command {
     /// Show everything at once: three nodes, a coordinator and made-up traffic in one process
     Demo(DemoSettings),
     /// Run a node: takes events in, keeps its shards, answers its part of queries
-    Node(NodeSettings),
+    Node(Box<NodeSettings>),
     /// Run a coordinator: answers queries over all nodes, takes posts of events
     Coordinator(CoordinatorSettings),
     /// Ask a question and print the answer
@@ -59,6 +68,14 @@ pub(crate) enum Command {
     Replay(ReplayCommand),
     /// Print the nodes of a cluster and how many shards each has
     Members(MembersOptions),
+    /// Print what became of a site's events: received = counted + duplicate + rejected
+    Receipt(ReceiptOptions),
+    /// Count raw events anew and compare with every number that is stored
+    Verify(VerifyOptions),
+    /// Count a site's raw events anew under the present schema, and put that in the place of what is stored
+    Rebuild(RebuildOptions),
+    /// Print which Parquet files hold what is committed, for other programs to read
+    Segments(SegmentsOptions),
 }
 
 /// Reads the command line, with settings from the environment and from the file that it names.
@@ -82,14 +99,32 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<CommandLine, clap::Error> 
 
 /// All commands, with an environment variable for every setting.
 pub(crate) fn command() -> clap::Command {
-    SERVING.iter().fold(CommandLine::command(), |command, name| {
+    let command = SERVING.iter().fold(CommandLine::command(), |command, name| {
         command.mut_subcommand(name, |serving| {
             serving.after_long_help(FORMS).mut_args(|arg| {
                 let variable = variable(&arg);
                 arg.env(variable)
             })
         })
+    });
+    let keys = keys_of_nodes(&command);
+    READING.iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |reading| {
+            reading.mut_args(|arg| match keys.contains(arg.get_id().as_str()) || arg.get_id() == "config" {
+                true => {
+                    let variable = variable(&arg);
+                    arg.env(variable)
+                }
+                false => arg,
+            })
+        })
     })
+}
+
+/// What a node's file may set.
+fn keys_of_nodes(command: &clap::Command) -> BTreeSet<String> {
+    let node = command.find_subcommand("node");
+    node.into_iter().flat_map(file::settings).map(|arg| arg.get_id().to_string()).collect()
 }
 
 /// The environment variable of a setting.
@@ -111,8 +146,9 @@ fn with_file(mut command: clap::Command, name: &str, path: &Path) -> Result<clap
     };
     let text = std::fs::read_to_string(path).map_err(|error| at_fault(error.to_string()))?;
     let Some(serving) = command.find_subcommand(name) else { return Ok(command) };
-    let serving =
-        file::with_defaults_from(serving.clone(), &text).map_err(|error| at_fault(error.to_string()))?;
+    let others = if READING.contains(&name) { keys_of_nodes(&command) } else { BTreeSet::new() };
+    let serving = file::with_defaults_from(serving.clone(), &text, &others)
+        .map_err(|error| at_fault(error.to_string()))?;
     command = command.mut_subcommand(name, |_| serving);
     Ok(command)
 }

@@ -7,6 +7,7 @@
 mod command_line;
 mod demo;
 mod failure;
+mod history;
 mod members;
 mod output;
 mod query;
@@ -61,6 +62,10 @@ async fn run(line: CommandLine) -> anyhow::Result<()> {
         Command::Query(options) => query::run(&options).await,
         Command::Replay(options) => replay::run(&options).await,
         Command::Members(options) => members::run(&options).await,
+        Command::Receipt(options) => history::receipt::run(&options).await,
+        Command::Verify(options) => history::verify::run(&options).await,
+        Command::Rebuild(options) => history::rebuild::run(&options).await,
+        Command::Segments(options) => history::segments::run(&options).await,
     }
 }
 

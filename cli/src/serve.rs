@@ -50,6 +50,8 @@ impl Process {
             metrics,
             registry: Arc::clone(&self.registry),
             listener: Some(listener),
+            store: None,
+            seed: random_seed()?,
         };
         Ok(Node::start(config, parts, shutdown.clone()).await?)
     }
@@ -88,6 +90,13 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error, flag: &str) -> any
         _ => error.to_string(),
     };
     anyhow::anyhow!("cannot listen on {address}: {why}; choose another address with {flag}")
+}
+
+/// A seed that nobody had before.
+pub(crate) fn random_seed() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).context("the system has no randomness")?;
+    Ok(u64::from_be_bytes(bytes))
 }
 
 /// A producer id that nobody had before.

@@ -2,8 +2,12 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_history::retention::Retention;
+use tidemark_history::store::Location;
+use tidemark_journal::SyncPolicy;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::TimeRules;
 use tidemark_rollup::placement::{Member, NodeId};
@@ -37,8 +41,29 @@ pub struct NodeConfig {
     /// More lets producers with long round trips send faster; less bounds memory during a burst. At least one batch
     /// (4 MiB).
     pub in_flight_bytes: usize,
-    /// Bytes of rollups and journal in memory. Beyond it senders are told to wait; queries go on.
+    /// Bytes of rollups in memory. From four fifths of it on, closed buckets are evicted, oldest first: commits answer for
+    /// them, or the journal while the store is away. Beyond it senders are told to wait; queries go on.
     pub memory_budget_bytes: u64,
+    /// The node's own folder: its journal, and its cache of segments. One process at a time.
+    pub data: PathBuf,
+    /// Where history is, the same for all members; a folder `history` in `data` where not set, which suits one node alone.
+    pub store: Option<Location>,
+    /// When a block in the journal counts as kept.
+    pub sync: SyncPolicy,
+    /// Bytes that the journal may take; as much as the disk has where not set. At the limit senders are told to wait.
+    pub journal_limit_bytes: Option<u64>,
+    /// How long after its end a committed bucket stays in memory, while the budget lasts.
+    pub keep: Duration,
+    /// How long a late bucket waits for more events before it is flushed; five minutes at most.
+    pub settle: Duration,
+    /// Disk for segments of stores that are not local. The least recently used ones make room.
+    pub cache_disk_bytes: u64,
+    /// Memory for parts of segments as queries need them. The least recently used ones make room.
+    pub cache_memory_bytes: u64,
+    /// How long after its end a day is compacted.
+    pub compact_after: Duration,
+    /// How long history is kept.
+    pub retention: Retention,
     /// How long an owner may take to acknowledge blocks that are passed on to it.
     pub forward_timeout: Duration,
     /// How long the node works on its part of a query.
@@ -48,8 +73,8 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// Settings of a node of this name, with the defaults.
-    pub fn new(id: NodeId, listen: SocketAddr) -> Self {
+    /// Settings of a node of this name that has this folder, with the defaults.
+    pub fn new(id: NodeId, listen: SocketAddr, data: PathBuf) -> Self {
         Self {
             id,
             listen,
@@ -61,6 +86,16 @@ impl NodeConfig {
             dimension_values: tidemark_rollup::census::DEFAULT_LIMIT,
             in_flight_bytes: DEFAULT_IN_FLIGHT_BYTES,
             memory_budget_bytes: DEFAULT_MEMORY_BUDGET_BYTES,
+            data,
+            store: None,
+            sync: SyncPolicy::Always,
+            journal_limit_bytes: None,
+            keep: DEFAULT_KEEP,
+            settle: DEFAULT_SETTLE,
+            cache_disk_bytes: DEFAULT_CACHE_DISK_BYTES,
+            cache_memory_bytes: DEFAULT_CACHE_MEMORY_BYTES,
+            compact_after: DEFAULT_COMPACT_AFTER,
+            retention: Retention::default(),
             forward_timeout: DEFAULT_FORWARD_TIMEOUT,
             query_timeout: DEFAULT_QUERY_TIMEOUT,
             max_queries: DEFAULT_MAX_QUERIES,
@@ -72,6 +107,16 @@ impl NodeConfig {
 pub const DEFAULT_IN_FLIGHT_BYTES: usize = 64 << 20;
 /// Default of [`NodeConfig::memory_budget_bytes`]: 4 GiB.
 pub const DEFAULT_MEMORY_BUDGET_BYTES: u64 = 4 << 30;
+/// Default of [`NodeConfig::keep`].
+pub const DEFAULT_KEEP: Duration = Duration::from_secs(24 * 3600);
+/// Default of [`NodeConfig::settle`].
+pub const DEFAULT_SETTLE: Duration = Duration::from_secs(10);
+/// Default of [`NodeConfig::cache_disk_bytes`]: 4 GiB.
+pub const DEFAULT_CACHE_DISK_BYTES: u64 = 4 << 30;
+/// Default of [`NodeConfig::cache_memory_bytes`]: 256 MiB.
+pub const DEFAULT_CACHE_MEMORY_BYTES: u64 = 256 << 20;
+/// Default of [`NodeConfig::compact_after`].
+pub const DEFAULT_COMPACT_AFTER: Duration = Duration::from_secs(3600);
 /// Default of [`NodeConfig::forward_timeout`].
 pub const DEFAULT_FORWARD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Default of [`NodeConfig::query_timeout`].

@@ -164,7 +164,8 @@ impl Inner {
         let wire = request.query.ok_or_else(|| Status::invalid_argument("query: is missing"))?;
         let query = Query::parse(&wire, &self.rules.schema, now)
             .map_err(|error| Status::invalid_argument(format!("{error} (on node {})", self.router.me)))?;
-        let share = self.rules.dimension_values / self.rules.shards.get();
+        // Half for the shards' memory, half for the node's history.
+        let share = self.rules.dimension_values / (2 * self.rules.shards.get());
         let context = ScanContext { folds: read_folds(request.folds)?, share };
         let part =
             self.queries.answer(shards, query, context, now).await.map_err(|refused| match refused {
@@ -194,7 +195,10 @@ impl Inner {
         let of = Arc::new(of);
         let mut merged = vec![Census::default(); of.len()];
         let asked = shards.iter().map(|shard| shard.take_census(Arc::clone(&of), self.timeout));
-        for taken in join_all(asked).await {
+        let of_history = self.queries.census_of_history(&shards, &of);
+        let (of_shards, of_history) = futures::join!(join_all(asked), of_history);
+        let of_history = of_history.map_err(|error| Status::unavailable(error.to_string()))?;
+        for taken in of_shards.into_iter().chain([Ok(of_history)]) {
             let taken = taken.map_err(|error| Status::unavailable(error.to_string()))?;
             for (mine, theirs) in merged.iter_mut().zip(&taken) {
                 mine.merge(theirs, self.rules.dimension_values);
@@ -209,7 +213,7 @@ impl Inner {
 
     async fn sites(&self) -> Result<v1::SitesReply, Status> {
         let shards = self.local_shards();
-        let mut sites = BTreeSet::new();
+        let mut sites = self.queries.sites_of_history();
         for found in join_all(shards.iter().map(|shard| shard.sites(self.timeout))).await {
             sites.extend(found.map_err(|error| Status::unavailable(error.to_string()))?);
         }
@@ -331,6 +335,22 @@ impl v1::admin_server::Admin for Services {
         Ok(Response::new(v1::MembersReply {
             members: placement.members().iter().map(write_member).collect(),
         }))
+    }
+
+    async fn receipts(
+        &self,
+        request: Request<v1::ReceiptsRequest>,
+    ) -> Result<Response<v1::ReceiptsReply>, Status> {
+        let request = request.into_inner();
+        let bucket = |seconds: u32, field: &str| {
+            BucketStart::from_unix_seconds(seconds)
+                .ok_or_else(|| Status::invalid_argument(format!("{field}: is not the start of a bucket")))
+        };
+        let (from, to) = (bucket(request.from_s, "from_s")?, bucket(request.to_s, "to_s")?);
+        let site = Some(request.site.as_str()).filter(|site| !matches!(*site, "" | "*"));
+        let shards = self.0.local_shards();
+        let receipts = self.0.queries.receipts(&shards, site, from, to, &self.0.rules.schema).await;
+        receipts.map(Response::new).map_err(|error| Status::unavailable(error.to_string()))
     }
 
     async fn placement(

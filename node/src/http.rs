@@ -6,14 +6,26 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::registry::Registry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Adds the node's pages to a router.
-pub(crate) fn pages(router: Router, registry: Arc<Mutex<Registry>>, shards: Vec<ShardHandle>) -> Router {
-    router
-        .route("/metrics", get(move || async move { metrics(&registry) }))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || async move { ready(&shards) }))
+/// What the pages show.
+pub(crate) struct Pages {
+    pub(crate) registry: Arc<Mutex<Registry>>,
+    pub(crate) shards: Vec<ShardHandle>,
+    /// Whether the shards have all that the journal has.
+    pub(crate) recovered: Arc<AtomicBool>,
+}
+
+impl Pages {
+    /// Adds the node's pages to a router.
+    pub(crate) fn add_to(self, router: Router) -> Router {
+        let Self { registry, shards, recovered } = self;
+        router
+            .route("/metrics", get(move || async move { metrics(&registry) }))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(move || async move { ready(&shards, &recovered) }))
+    }
 }
 
 fn metrics(registry: &Mutex<Registry>) -> impl IntoResponse + use<> {
@@ -24,7 +36,10 @@ fn metrics(registry: &Mutex<Registry>) -> impl IntoResponse + use<> {
     (status, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 
-fn ready(shards: &[ShardHandle]) -> (StatusCode, String) {
+fn ready(shards: &[ShardHandle], recovered: &AtomicBool) -> (StatusCode, String) {
+    if !recovered.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "counting the blocks of the journal\n".to_owned());
+    }
     let down = shards.iter().filter(|shard| !shard.is_up()).count();
     match down {
         0 => (StatusCode::OK, "ready\n".to_owned()),

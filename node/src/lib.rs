@@ -12,17 +12,23 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+mod chores;
 pub mod clock;
+mod committed;
 pub mod config;
+mod flush;
 mod grpc;
+mod history;
 mod http;
-pub mod journal;
 pub mod membership;
 pub mod metrics;
 mod peers;
 pub mod query;
+mod rebuild;
+mod remembered;
 mod router;
 pub mod shard;
+mod sources;
 mod start;
 
 pub use config::NodeConfig;

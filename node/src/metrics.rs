@@ -9,9 +9,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use tidemark_proto::v1;
 use tidemark_proto::v1::{IgnoredWhy, Reason, RefusalReason};
 use tidemark_rollup::placement::NodeId;
 use tidemark_rollup::shard::Applied;
+use tidemark_rollup::sharding::ShardId;
+use tidemark_rollup::time::BucketStart;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodeLabel {
@@ -40,6 +43,20 @@ pub struct NodeMetrics {
     rows: Family<NodeLabel, Gauge>,
     in_flight: Family<NodeLabel, Gauge>,
     shards: Family<NodeLabel, Gauge>,
+    journal: Family<NodeLabel, Gauge>,
+    journal_blocks: Family<NodeLabel, Gauge>,
+    journal_accepting: Family<NodeLabel, Gauge>,
+    blocks_lost: Family<NodeLabel, Counter>,
+    unflushed: Family<NodeLabel, Gauge>,
+    commits: Family<NodeLabel, Counter>,
+    committed_rows: Family<NodeLabel, Counter>,
+    committed_blocks: Family<NodeLabel, Counter>,
+    flush_failures: Family<NodeLabel, Counter>,
+    store_failures: Family<NodeLabel, Counter>,
+    buckets: Family<NodeLabel, Gauge>,
+    replaced_days: Family<NodeLabel, Counter>,
+    cache_hits: Family<NodeLabel, Gauge>,
+    cache_misses: Family<NodeLabel, Gauge>,
 }
 
 impl NodeMetrics {
@@ -77,7 +94,7 @@ impl NodeMetrics {
             m.quarantined.clone(),
         );
         registry.register("partial_queries", "Parts of queries answered", m.queries.clone());
-        registry.register_with_unit("memory", "Rollups and journal", Unit::Bytes, m.memory.clone());
+        registry.register_with_unit("memory", "Rollups", Unit::Bytes, m.memory.clone());
         registry.register("rollup_rows", "Rows of rollups in memory", m.rows.clone());
         registry.register_with_unit(
             "in_flight",
@@ -86,7 +103,63 @@ impl NodeMetrics {
             m.in_flight.clone(),
         );
         registry.register("shards_up", "Shards of this node that are up", m.shards.clone());
+        registry.register(
+            "buckets_in_memory",
+            "Rollups in memory, one per shard and bucket",
+            m.buckets.clone(),
+        );
+        m.register_journal(registry);
+        m.register_history(registry);
         metrics
+    }
+
+    fn register_journal(&self, registry: &mut Registry) {
+        let m = self;
+        registry.register_with_unit("journal", "Files of the journal", Unit::Bytes, m.journal.clone());
+        registry.register("journal_blocks", "Blocks that no commit covers", m.journal_blocks.clone());
+        registry.register(
+            "journal_accepting",
+            "1 while the journal takes blocks, 0 while its disk or limit is full",
+            m.journal_accepting.clone(),
+        );
+        registry.register(
+            "journal_blocks_lost",
+            "Acknowledged blocks that the journal could not read back",
+            m.blocks_lost.clone(),
+        );
+    }
+
+    fn register_history(&self, registry: &mut Registry) {
+        let m = self;
+        registry.register(
+            "unflushed_buckets",
+            "Buckets of which no commit has everything",
+            m.unflushed.clone(),
+        );
+        registry.register("commits", "Commits made", m.commits.clone());
+        registry.register("committed_rows", "Rollup rows committed", m.committed_rows.clone());
+        registry.register("committed_blocks", "Blocks committed", m.committed_blocks.clone());
+        registry.register(
+            "flush_failures",
+            "Flushes that failed and are tried again",
+            m.flush_failures.clone(),
+        );
+        registry.register(
+            "store_failures",
+            "Calls to the object store that failed",
+            m.store_failures.clone(),
+        );
+        registry.register(
+            "replaced_days",
+            "Days whose segments were replaced, by compaction or retention",
+            m.replaced_days.clone(),
+        );
+        registry.register(
+            "segment_cache_hits",
+            "Parts of segments that were in memory",
+            m.cache_hits.clone(),
+        );
+        registry.register("segment_cache_misses", "Parts of segments that were read", m.cache_misses.clone());
     }
 
     /// The metrics of one node. Reasons are there from the start, at zero.
@@ -147,13 +220,57 @@ impl NodeMeter {
         self.metrics.queries.get_or_create(&self.label()).inc();
     }
 
+    pub(crate) fn block_lost(&self) {
+        self.metrics.blocks_lost.get_or_create(&self.label()).inc();
+    }
+
+    pub(crate) fn flush_failed(&self) {
+        self.metrics.flush_failures.get_or_create(&self.label()).inc();
+    }
+
+    pub(crate) fn store_failed(&self) {
+        self.metrics.store_failures.get_or_create(&self.label()).inc();
+    }
+
+    pub(crate) fn days_replaced(&self, days: usize) {
+        self.metrics.replaced_days.get_or_create(&self.label()).inc_by(days as u64);
+    }
+
+    pub(crate) fn flushed(&self, commit: &v1::Commit) {
+        let rows = |segment: &Option<v1::Segment>| segment.as_ref().map_or(0, |segment| segment.rows);
+        self.metrics.commits.get_or_create(&self.label()).inc();
+        self.metrics.committed_rows.get_or_create(&self.label()).inc_by(rows(&commit.rollup));
+        self.metrics.committed_blocks.get_or_create(&self.label()).inc_by(rows(&commit.raw));
+    }
+
+    pub(crate) fn unflushed(&self, buckets: &[(BucketStart, ShardId, usize)]) {
+        let distinct = buckets.chunk_by(|a, b| a.0 == b.0).count();
+        self.gauge(&self.metrics.unflushed, distinct as u64);
+    }
+
+    pub(crate) fn journal(&self, usage: &tidemark_journal::Usage) {
+        self.gauge(&self.metrics.journal, usage.disk_bytes);
+        self.gauge(&self.metrics.journal_blocks, usage.blocks as u64);
+        self.gauge(&self.metrics.journal_accepting, u64::from(usage.accepting.is_ok()));
+    }
+
+    pub(crate) fn segment_cache(&self, hits: u64, misses: u64) {
+        self.gauge(&self.metrics.cache_hits, hits);
+        self.gauge(&self.metrics.cache_misses, misses);
+    }
+
+    pub(crate) fn buckets_in_memory(&self, buckets: usize) {
+        self.gauge(&self.metrics.buckets, buckets as u64);
+    }
+
+    fn gauge(&self, family: &Family<NodeLabel, Gauge>, value: u64) {
+        family.get_or_create(&self.label()).set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
     pub(crate) fn usage(&self, memory_bytes: u64, rows: u64, in_flight_bytes: usize, shards_up: usize) {
-        let gauge = |family: &Family<NodeLabel, Gauge>, value: u64| {
-            family.get_or_create(&self.label()).set(i64::try_from(value).unwrap_or(i64::MAX));
-        };
-        gauge(&self.metrics.memory, memory_bytes);
-        gauge(&self.metrics.rows, rows);
-        gauge(&self.metrics.in_flight, in_flight_bytes as u64);
-        gauge(&self.metrics.shards, shards_up as u64);
+        self.gauge(&self.metrics.memory, memory_bytes);
+        self.gauge(&self.metrics.rows, rows);
+        self.gauge(&self.metrics.in_flight, in_flight_bytes as u64);
+        self.gauge(&self.metrics.shards, shards_up as u64);
     }
 }

@@ -1,22 +1,32 @@
 //! The node's part of a query.
 //!
 //! Owns: asking the shards, scanning closed buckets beside the actors, and merging what comes of it.
-//! Does not own: the meaning of a query (`tidemark_rollup`), other nodes (`tidemark-coordinator`).
+//! Does not own: the meaning of a query (`tidemark_rollup`), other nodes (`tidemark-coordinator`), reading history
+//! (`tidemark-history`).
 //!
 //! Open buckets are being written to, so their actor scans them; closed ones are shared and scanned on other threads.
-//! Where only the first rows are wanted, all shards are asked for their order first, and then for the rest of the rows that
-//! stay.
+//! Where memory has all that is asked for and only the first rows are wanted, all shards are asked for their order first, and
+//! then for the rest of the rows that stay.
 
+mod beside_history;
+mod receipts;
+
+use crate::committed::Committed;
+use crate::history::NodeHistory;
 use crate::metrics::NodeMeter;
-use crate::shard::{OpenPass, ShardError, ShardHandle, ShardView};
+use crate::shard::{OpenPass, ShardError, ShardHandle, ShardParts, ShardView};
+use crate::sources::whole_days;
 use futures::future::join_all;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tidemark_history::day::DayStart;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::partial::{Partial, TooManyRows};
 use tidemark_rollup::query::Query;
 use tidemark_rollup::scan::{
-    DistinctCounts, ScanContext, Scanned, scan_all, scan_order, scan_winners, winners,
+    DistinctCounts, ScanContext, Scanned, ranges_of, scan_all, scan_order, scan_winners, winners,
 };
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::EventTime;
@@ -42,7 +52,6 @@ pub(crate) enum QueryRefused {
 }
 
 /// Answers queries from this node's shards.
-#[derive(Debug)]
 pub(crate) struct Queries {
     admitted: Semaphore,
     max_queries: usize,
@@ -50,10 +59,18 @@ pub(crate) struct Queries {
     scanning: Semaphore,
     timeout: Duration,
     metrics: NodeMeter,
+    history: Arc<NodeHistory>,
+    parts: Arc<ShardParts>,
 }
 
 impl Queries {
-    pub(crate) fn new(max_queries: usize, timeout: Duration, metrics: NodeMeter) -> Self {
+    pub(crate) fn new(
+        max_queries: usize,
+        timeout: Duration,
+        metrics: NodeMeter,
+        history: Arc<NodeHistory>,
+        parts: Arc<ShardParts>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             admitted: Semaphore::new(max_queries),
@@ -61,6 +78,8 @@ impl Queries {
             scanning: Semaphore::new(cores),
             timeout,
             metrics,
+            history,
+            parts,
         }
     }
 
@@ -76,9 +95,13 @@ impl Queries {
         now: EventTime,
     ) -> Result<NodePart, QueryRefused> {
         let _admitted = self.admitted.try_acquire().map_err(|_| QueryRefused::Busy(self.max_queries))?;
-        let question = Arc::new(Question { query, context, now });
-        let part = match question.query.groups_stay_in_one_shard() {
-            true => self.in_two_passes(shards, &question).await,
+        let committed = self.history.committed();
+        let days = committed.history().map(|history| whole_days(&query, history)).unwrap_or_default();
+        let question = Arc::new(Question { query, context, now, committed, days });
+        let is_in_memory = self.parts.in_journal.load(Ordering::Relaxed) == 0 && !question.needs_history();
+        let part = match !is_in_memory {
+            true => self.beside_history(shards, question).await,
+            false if question.query.groups_stay_in_one_shard() => self.in_two_passes(shards, &question).await,
             false => self.in_one_pass(shards, &question).await,
         }?;
         self.metrics.query_answered();
@@ -91,7 +114,7 @@ impl Queries {
         question: &Arc<Question>,
     ) -> Result<NodePart, QueryRefused> {
         let asked = shards.iter().map(|shard| async move {
-            let ShardView { open, closed } = self.view(shard, question, OpenPass::Everything).await?;
+            let ShardView { open, closed, .. } = self.view(shard, question, OpenPass::Everything).await?;
             let closed =
                 self.compute_unless_empty(closed, question, |closed, Question { query, context, .. }| {
                     scan_all(closed, query, context)
@@ -115,7 +138,7 @@ impl Queries {
         question: &Arc<Question>,
     ) -> Result<NodePart, QueryRefused> {
         let asked = shards.iter().map(|shard| async move {
-            let ShardView { open, closed } = self.view(shard, question, OpenPass::Order).await?;
+            let ShardView { open, closed, .. } = self.view(shard, question, OpenPass::Order).await?;
             let asked = Arc::clone(question);
             let order = self.compute(move || scan_order(&refs(&closed), open, &asked.query, &asked.context));
             Ok(order.await)
@@ -137,7 +160,7 @@ impl Queries {
             let winners = Arc::clone(&winners);
             async move {
                 let pass = OpenPass::Winners(Arc::clone(&winners));
-                let ShardView { open, closed } = self.view(shard, question, pass).await?;
+                let ShardView { open, closed, .. } = self.view(shard, question, pass).await?;
                 let closed = self.compute_unless_empty(
                     closed,
                     question,
@@ -194,7 +217,7 @@ impl Queries {
 }
 
 /// A query and what it is answered with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Question {
     /// What is asked.
     pub query: Query,
@@ -202,6 +225,25 @@ pub struct Question {
     pub context: ScanContext,
     /// Tells open buckets from closed ones.
     pub now: EventTime,
+    /// What commits answer for.
+    pub committed: Arc<Committed>,
+    /// Days that rows of days answer for; what memory has of them counts only where no commit covers it.
+    pub days: BTreeSet<DayStart>,
+}
+
+impl Question {
+    /// Whether something of the range may be committed, or may be and is not known.
+    fn needs_history(&self) -> bool {
+        let Some(history) = self.committed.history() else { return true };
+        let has_days = |from, to| {
+            let days = history.all_days().rev().map(|day| day.start());
+            days.skip_while(|day| day.time() >= to)
+                .take_while(|day| *day >= DayStart::containing(from))
+                .next()
+                .is_some()
+        };
+        !self.committed.is_sound() || ranges_of(&self.query).any(|(from, to)| has_days(from, to))
+    }
 }
 
 /// Parts what shards found from the shards that found nothing.

@@ -13,6 +13,7 @@ use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_journal::AppendError;
 use tidemark_proto::v1;
 use tidemark_proto::v1::RefusalReason;
 use tidemark_rollup::block::{BlockError, BlockId};
@@ -158,6 +159,9 @@ fn refused(block: &v1::Block, error: &ApplyError) -> v1::BlockAck {
     let reason = match error {
         ApplyError::Shard(_) => RefusalReason::OwnerUnavailable,
         ApplyError::Quarantined => RefusalReason::Quarantined,
+        ApplyError::Journal(AppendError::TooLarge { .. }) => RefusalReason::TooLarge,
+        // What fails to be written may be written later, or by another node.
+        ApplyError::Journal(_) => RefusalReason::Overloaded,
         ApplyError::Block(BlockError::Producer) => RefusalReason::BadProducer,
         ApplyError::Block(BlockError::NoSuchShard(_) | BlockError::WrongShard { .. }) => {
             RefusalReason::WrongShard

@@ -1,42 +1,55 @@
 //! Puts a node together and takes it down.
 //!
-//! Owns: the order of starting and stopping, and the task that measures the node every second.
+//! Owns: the order of starting and stopping.
+//! Does not own: what the parts do.
 
 use crate::admission::Admission;
+use crate::chores::Chores;
 use crate::config::NodeConfig;
 use crate::grpc::{Inner, Services};
+use crate::history::{NodeHistory, StoreRefused};
 use crate::http;
-use crate::journal::ShardJournal;
 use crate::membership::Membership;
 use crate::metrics::{NodeMeter, NodeMetrics};
 use crate::peers::Peers;
 use crate::query::Queries;
+use crate::remembered::Remembered;
 use crate::router::Router;
 use crate::shard::{ShardHandle, ShardParts, Supervisor};
-use futures::future::join_all;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tidemark_history::reader::{Reader, ReaderConfig};
+use tidemark_history::retry::{Backoff, Retry, RetryError};
+use tidemark_history::store::{Location, Store};
+use tidemark_journal::{Journal, JournalConfig};
 use tidemark_proto::v1::admin_server::AdminServer;
 use tidemark_proto::v1::cluster_server::ClusterServer;
 use tidemark_proto::v1::ingest_server::IngestServer;
 use tidemark_proto::{DESCRIPTORS, MAX_MEMBER_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
 use tidemark_rollup::placement::{DuplicateMember, NodeId, View};
 use tidemark_rollup::shard::ShardRules;
-use tidemark_rollup::time::Clock;
+use tidemark_rollup::sharding::ShardId;
+use tidemark_rollup::time::{Clock, EventTime};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-/// How often the node measures itself.
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// Waits between tries to read a part of a segment for a query, which is waiting.
+const READ_BACKOFF: Backoff = Backoff { first: Duration::from_millis(20), max: Duration::from_millis(500) };
 /// How long open streams may take to end when the node stops.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How long closed buckets may take to be flushed when the node stops; what is not flushed is in the journal.
+const FLUSH_WITHIN: Duration = Duration::from_secs(10);
+/// How long the node waits for its store before it starts without.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a node needs beside its settings.
 pub struct Parts {
@@ -48,6 +61,10 @@ pub struct Parts {
     pub registry: Arc<Mutex<Registry>>,
     /// An open port, where the caller had to know the address first; otherwise `listen` is opened.
     pub listener: Option<TcpListener>,
+    /// An open store, where several nodes of a process share one; otherwise `store` of the settings is opened.
+    pub store: Option<Store>,
+    /// Random: makes names of segments unique, and waits random. Each start takes another one.
+    pub seed: u64,
 }
 
 /// Why a node does not start.
@@ -67,6 +84,20 @@ pub enum StartError {
     /// Report it.
     #[error("cannot start the shards: {0}")]
     Shards(#[from] ractor::SpawnErr),
+    /// See to the folder, or give each node one of its own.
+    #[error(transparent)]
+    Journal(#[from] tidemark_journal::OpenError),
+    /// Correct `store`.
+    #[error("cannot open the store {location}: {error}")]
+    Store {
+        /// Where.
+        location: Location,
+        /// What is wrong.
+        error: tidemark_history::store::OpenError,
+    },
+    /// Use another store.
+    #[error(transparent)]
+    Refused(#[from] StoreRefused),
     /// Report it.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -101,6 +132,13 @@ impl Node {
         let address = listener.local_addr().map_err(listen_error)?;
         let membership = Membership::fixed(&config, address)?;
         let meter = parts.metrics.of_node(&config.id);
+        let journal = open_journal(&config).await?;
+        let stop = shutdown.child_token();
+        // History outlives the services: what is closed is flushed when the last stream has ended.
+        let history_stop = CancellationToken::new();
+        let history =
+            open_history(&config, parts.store, parts.seed, &meter, &history_stop).await.map(Arc::new)?;
+        connect(&history, &config, parts.clock.now(), &stop).await?;
 
         let shard_parts = Arc::new(ShardParts {
             rules: ShardRules {
@@ -109,27 +147,49 @@ impl Node {
                 times: config.times,
                 dimension_values: config.dimension_values.max(1),
             },
-            journals: config.shards.shards().map(|_| ShardJournal::default()).collect(),
+            remembered: config.shards.shards().map(|_| Remembered::default()).collect(),
+            journal,
+            committed: history.watch(),
+            in_journal: AtomicUsize::new(0),
+            rebuilding: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             metrics: meter.clone(),
         });
         let placement = Arc::clone(&membership.placement().borrow());
-        let mine: Vec<_> = placement.shards_of(&config.id, config.shards).collect();
-        let (supervisor, shards) =
-            Supervisor::start(mine, Arc::clone(&shard_parts), Arc::clone(&parts.clock)).await?;
+        let mine: BTreeSet<ShardId> = placement.shards_of(&config.id, config.shards).collect();
+        // What the journal has of shards that are others' by now is flushed all the same.
+        let left = shard_parts.journal.buckets().into_iter().map(|(_, shard, _)| shard);
+        let all: BTreeSet<ShardId> = mine.iter().copied().chain(left).collect();
+        let (supervisor, all_shards) =
+            Supervisor::start(all.into_iter().collect(), Arc::clone(&shard_parts), Arc::clone(&parts.clock))
+                .await?;
+        let shards: Vec<ShardHandle> =
+            all_shards.iter().filter(|shard| mine.contains(&shard.id())).cloned().collect();
 
         let admission = Arc::new(Admission::new(config.in_flight_bytes, config.memory_budget_bytes));
         let services = Services::new(Inner {
             router: Arc::new(router(&config, &membership, &shards, &meter)),
             admission: Arc::clone(&admission),
-            queries: Queries::new(config.max_queries.get(), config.query_timeout, meter.clone()),
+            queries: Queries::new(
+                config.max_queries.get(),
+                config.query_timeout,
+                meter.clone(),
+                Arc::clone(&history),
+                Arc::clone(&shard_parts),
+            ),
             rules: shard_parts.rules.clone(),
             keep_params: config.keep_params.clone(),
             clock: Arc::clone(&parts.clock),
             metrics: meter.clone(),
             timeout: config.query_timeout,
-            shutdown: shutdown.clone(),
+            shutdown: stop.clone(),
         });
-        let routes = http::pages(routes(services).await?.into_axum_router(), parts.registry, shards.clone());
+        let recovered = Arc::new(AtomicBool::new(false));
+        let pages = http::Pages {
+            registry: parts.registry,
+            shards: shards.clone(),
+            recovered: Arc::clone(&recovered),
+        };
+        let routes = pages.add_to(routes(services).await?.into_axum_router());
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = Server::builder()
             .accept_http1(true)
@@ -138,27 +198,43 @@ impl Node {
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20)
             .add_routes(Routes::from(routes))
-            .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
 
-        let measuring = measure(shards.clone(), shard_parts, admission, meter, shutdown.clone());
         let id = config.id.clone();
+        let first = config.shards.shards().next().and_then(|shard| placement.owner(shard));
+        let maintains = first.is_some_and(|owner| owner.id == config.id);
+        let chores = Chores {
+            config,
+            clock: parts.clock,
+            parts: shard_parts,
+            shards: all_shards,
+            history,
+            admission,
+            meter,
+            maintains,
+        };
         tracing::info!(node = %id, %address, shards = shards.len(), members = placement.members().len(), "the node serves");
-        let serving = tokio::spawn(async move {
-            let measuring = tokio::spawn(measuring);
-            let deadline = async {
-                shutdown.cancelled().await;
-                tokio::time::sleep(STOP_WITHIN).await;
-            };
-            tokio::select! {
-                served = server => if let Err(error) = served {
-                    tracing::error!(node = %id, %error, "the node stopped serving");
-                },
-                () = deadline => tracing::info!(node = %id, "closed the streams that were still open"),
+        let serving = tokio::spawn({
+            let id = id.clone();
+            async move {
+                let running = chores.start(recovered, &stop);
+                let deadline = async {
+                    stop.cancelled().await;
+                    tokio::time::sleep(STOP_WITHIN).await;
+                };
+                tokio::select! {
+                    served = server => if let Err(error) = served {
+                        tracing::error!(node = %id, %error, "the node stopped serving");
+                    },
+                    () = deadline => tracing::info!(node = %id, "closed the streams that were still open"),
+                }
+                running.finish(FLUSH_WITHIN).await;
+                history_stop.cancel();
+                supervisor.stop().await;
+                chores.close().await;
             }
-            measuring.abort();
-            supervisor.stop().await;
         });
-        Ok(Self { id: config.id, address, membership, serving, shards })
+        Ok(Self { id, address, membership, serving, shards })
     }
 
     /// The node's name.
@@ -218,24 +294,86 @@ async fn routes(services: Services) -> Result<Routes, tonic_reflection::server::
         .add_service(health))
 }
 
-/// Keeps the memory budget and the gauges up to date.
-async fn measure(
-    shards: Vec<ShardHandle>,
-    parts: Arc<ShardParts>,
-    admission: Arc<Admission>,
-    meter: NodeMeter,
-    shutdown: CancellationToken,
-) {
-    while !shutdown.is_cancelled() {
-        let usages = join_all(shards.iter().map(|shard| shard.measure(MEASURE_EVERY))).await;
-        let answered: Vec<_> = usages.into_iter().flatten().collect();
-        let rollup_bytes: u64 = answered.iter().map(|usage| usage.rollup_bytes).sum();
-        let rows = answered.iter().map(|usage| usage.rows).sum();
-        let journal_bytes: u64 = parts.journals.iter().map(ShardJournal::size_bytes).sum();
-        // A shard that is too busy to answer keeps its share: better to count it low for a second than to refuse.
-        admission.set_memory_used(rollup_bytes + journal_bytes);
-        let up = shards.iter().filter(|shard| shard.is_up()).count();
-        meter.usage(rollup_bytes + journal_bytes, rows, admission.in_flight_bytes(), up);
-        tokio::time::sleep(MEASURE_EVERY).await;
+/// Opens the journal and says what became of it.
+async fn open_journal(config: &NodeConfig) -> Result<Journal, StartError> {
+    let settings = JournalConfig {
+        sync: config.sync,
+        limit_bytes: config.journal_limit_bytes,
+        ..JournalConfig::new(config.data.join("journal"))
+    };
+    let shards = config.shards;
+    let opening = tokio::task::spawn_blocking(move || Journal::open(settings, shards));
+    let (journal, recovered) = match opening.await {
+        Ok(opened) => opened?,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    };
+    for cut in &recovered.cut {
+        tracing::warn!(file = %cut.file.display(), bytes = cut.bytes, "cut off the torn end of the journal; nothing in it was acknowledged");
     }
+    for damage in &recovered.damaged {
+        tracing::error!(file = %damage.file.display(), offset = damage.offset, bytes = damage.bytes, "set damaged bytes of the journal aside; blocks in them are lost here");
+    }
+    tracing::info!(blocks = recovered.blocks, bytes = recovered.bytes, took = ?recovered.took, "opened the journal");
+    Ok(journal)
+}
+
+async fn open_history(
+    config: &NodeConfig,
+    store: Option<Store>,
+    seed: u64,
+    meter: &NodeMeter,
+    stop: &CancellationToken,
+) -> Result<NodeHistory, StartError> {
+    let location = config.store.clone().unwrap_or_else(|| Location::Folder(config.data.join("history")));
+    let is_distant = matches!(location, Location::S3 { .. });
+    let store = match store {
+        Some(store) => store,
+        None => Store::open(&location).map_err(|error| StartError::Store { location, error })?,
+    };
+    let reader = Reader::open(
+        store.clone(),
+        ReaderConfig {
+            disk_dir: is_distant.then(|| config.data.join("cache")),
+            disk_bytes: config.cache_disk_bytes,
+            memory_bytes: config.cache_memory_bytes,
+            limit: config.dimension_values.max(1),
+            shards: config.shards,
+            retry: Retry { backoff: READ_BACKOFF, give_up: Some(config.query_timeout), seed },
+        },
+    )
+    .await;
+    Ok(NodeHistory::new(store, config.shards, reader, seed, meter.clone(), stop.clone()))
+}
+
+/// Waits for the store, but not for long: a node takes events without it, too.
+async fn connect(
+    history: &Arc<NodeHistory>,
+    config: &NodeConfig,
+    now: EventTime,
+    stop: &CancellationToken,
+) -> Result<(), StartError> {
+    let accept_late = config.times.accept_late;
+    let first = tokio::time::timeout(CONNECT_WITHIN, history.connect(now, accept_late, Some(CONNECT_WITHIN)));
+    match first.await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(RetryError::Failed(refused))) => return Err(refused.into()),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "starting without the store; answers lack history until it is back")
+        }
+        Err(_) => tracing::warn!(
+            "starting without the store, which does not answer; answers lack history until it does"
+        ),
+    }
+    let (history, stop) = (Arc::clone(history), stop.clone());
+    tokio::spawn(async move {
+        match history.connect(now, accept_late, None).await {
+            Ok(()) => tracing::info!("the store is back"),
+            Err(RetryError::Failed(refused)) => {
+                tracing::error!(error = %refused, "stopping: the store must not be used");
+                stop.cancel();
+            }
+            Err(error) => tracing::info!(%error, "stopped looking for the store"),
+        }
+    });
+    Ok(())
 }

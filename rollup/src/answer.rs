@@ -70,14 +70,14 @@ fn facts(partial: &Partial, query: &Query, now: EventTime) -> v1::Facts {
         rejected: facts.rejected,
         errors: errors(partial, query),
         capped: facts.capped.iter().cloned().collect(),
-        missing: facts.gaps.iter().map(missing_history).collect(),
+        missing: facts.gaps.iter().map(|gap| missing_history(gap)).collect(),
         ..v1::Facts::default()
     }
 }
 
 /// What of history could not be read is no shard's fault.
-fn missing_history(gap: &String) -> v1::Missing {
-    v1::Missing { node: "history".to_owned(), reason: gap.clone(), ..v1::Missing::default() }
+fn missing_history(gap: &str) -> v1::Missing {
+    v1::Missing { node: "history".to_owned(), reason: gap.to_owned(), ..v1::Missing::default() }
 }
 
 /// The error of each sketch that the query reads: 0 where no row is estimated.

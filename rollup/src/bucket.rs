@@ -148,6 +148,18 @@ impl Bucket {
         self.site_names.find(site).map(|id| &self.sites[id as usize].facts)
     }
 
+    /// Names of the dimensions that rows may have.
+    pub fn dimensions(&self) -> &[String] {
+        self.schema.dimensions()
+    }
+
+    /// An upper bound on how many distinct values a dimension of a site has here.
+    pub fn value_count(&self, site: &str, dimension: &str) -> u64 {
+        let site = self.site_names.find(site).map(|id| &self.sites[id as usize]);
+        let dimension = self.schema.dimension_index(dimension);
+        site.zip(dimension).map_or(0, |(site, dimension)| site.values[dimension].len())
+    }
+
     /// What all shards agreed on for a dimension of this bucket.
     pub(crate) fn agreed_cut(&self, dimension: &str, site: &str, folds: &Folds) -> Option<u64> {
         // A day has the start of its first bucket, whose cut is not the day's.

@@ -104,6 +104,13 @@ impl SegmentRows {
         Layout::new(schema, parts, folds).finish()
     }
 
+    /// Adds repeated events to the facts of the sites that there are.
+    pub fn add_duplicates(&mut self, by_site: &BTreeMap<String, u64>) {
+        for row in &mut self.facts {
+            row.facts.duplicate += by_site.get(&self.sites[row.site as usize]).copied().unwrap_or(0);
+        }
+    }
+
     /// The rollups that hold these rows, by bucket.
     ///
     /// Only rows and facts that `keep` lets through count, or all where there is none. `limit` is the limit on distinct
@@ -177,7 +184,8 @@ impl<'a> Layout<'a> {
         values.resize_with(schema.dimensions().len(), Texts::default);
         // Ids of "not set" and (other) in a rollup are these in here, too.
         for texts in &mut values {
-            (texts.0.intern(""), texts.0.intern(OTHER));
+            texts.0.intern("");
+            texts.0.intern(OTHER);
         }
         let rows = parts.iter().map(|part| part.bucket.row_count()).sum();
         let mut layout = Self {

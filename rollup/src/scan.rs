@@ -207,8 +207,8 @@ fn parts_of<'a>(buckets: &[&'a Bucket], query: &Query) -> Vec<Part<'a>> {
     parts
 }
 
-/// The moments between which a query needs a shard's buckets: the range, and the one to compare with.
-fn ranges_of(query: &Query) -> impl Iterator<Item = (EventTime, EventTime)> {
+/// The moments between which a query needs buckets: the range, and the one to compare with.
+pub fn ranges_of(query: &Query) -> impl Iterator<Item = (EventTime, EventTime)> {
     let versus = query.versus.map(|offset| (query.from.minus(offset), query.to.minus(offset)));
     [(query.from, query.to)].into_iter().chain(versus)
 }

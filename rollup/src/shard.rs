@@ -57,7 +57,8 @@ pub enum Relation {
 pub struct Applied {
     /// An earlier copy of the block was counted before.
     pub repeated: bool,
-    /// The buckets in which something of the block was counted or rejected now.
+    /// The buckets in which something of the block is counted or rejected; of a repeated block those of its first copy where
+    /// both are alike.
     pub buckets: Vec<BucketStart>,
     /// Counted now.
     pub counted: u32,
@@ -132,13 +133,17 @@ impl Shard {
         self.buckets.remove(&start)
     }
 
-    /// Counts what a block has for one bucket, without asking whether the shard knows the block: the bucket was forgotten,
-    /// or is made from the journal.
+    /// Counts what a block has for some buckets, without asking whether the shard knows the block: they were forgotten, or are
+    /// made from the journal or the archive.
     ///
     /// # Errors
     /// Where the block cannot be read; nothing of it is counted then.
-    pub fn restore(&mut self, start: BucketStart, block: &v1::Block) -> Result<Applied, BlockError> {
-        self.read_and(block, |shard, decoded, id| shard.apply_decoded(decoded, id, Some(start)))
+    pub fn restore(
+        &mut self,
+        block: &v1::Block,
+        buckets: &dyn Fn(BucketStart) -> bool,
+    ) -> Result<Applied, BlockError> {
+        self.read_and(block, |shard, decoded, id| shard.apply_decoded(decoded, id, Some(buckets)))
     }
 
     /// Events that came again, by site: those noted since this was last asked for.
@@ -151,6 +156,18 @@ impl Shard {
         for (site, events) in by_site {
             *self.duplicates.entry(start).or_default().entry(site).or_default() += events;
         }
+    }
+
+    /// Events that came again and were not taken yet, by bucket and site.
+    pub fn duplicates(
+        &self,
+        from: BucketStart,
+        to: BucketStart,
+    ) -> impl Iterator<Item = (BucketStart, &str, u64)> {
+        let buckets = self.duplicates.range(from..to);
+        buckets.flat_map(|(&start, sites)| {
+            sites.iter().map(move |(site, &events)| (start, site.as_str(), events))
+        })
     }
 
     /// What happened to events, by bucket and site, as far as it is in memory.
@@ -220,8 +237,13 @@ impl Shard {
         applied
     }
 
-    /// Counts a block in all buckets, or only in one.
-    fn apply_decoded(&mut self, block: &DecodedBlock, id: BlockId, only: Option<BucketStart>) -> Applied {
+    /// Counts a block in all buckets, or only in some.
+    fn apply_decoded(
+        &mut self,
+        block: &DecodedBlock,
+        id: BlockId,
+        only: Option<&dyn Fn(BucketStart) -> bool>,
+    ) -> Applied {
         let mut applied = Applied::default();
         let mut rejections: Vec<(BucketStart, &str, Reason, u32)> = Vec::new();
         for rejected in &block.rejected {
@@ -248,13 +270,14 @@ impl Shard {
 
         let sealed_at = EventTime::from_unix_ms(block.sealed_at_ms);
         self.scratch.feeds.find(&self.rules.schema, block);
-        for start in starts.into_iter().filter(|&start| only.is_none_or(|only| only == start)) {
+        for start in starts.into_iter().filter(|&start| only.is_none_or(|only| only(start))) {
             let range = self.placed.partition_point(|&(bucket, _)| bucket < start)
                 ..self.placed.partition_point(|&(bucket, _)| bucket <= start);
             if known {
                 applied.repeated = true;
                 applied.duplicate += range.len() as u32;
                 self.note_duplicates(start, block, range);
+                applied.buckets.push(start);
                 continue;
             }
             let bucket = self

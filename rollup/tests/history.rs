@@ -98,7 +98,7 @@ proptest! {
             let applied = sliced[block.shard as usize].apply(block).unwrap();
             for &bucket in &applied.buckets {
                 let part = slice(block, bucket, &rules).unwrap();
-                reader[block.shard as usize].restore(bucket, &part).unwrap();
+                reader[block.shard as usize].restore(&part, &|start| start == bucket).unwrap();
             }
         }
         let schema = &rules.schema;
@@ -154,7 +154,9 @@ fn a_bucket_in_memory_is_whole_a_remainder_or_mixed() {
     let start = shard.buckets().next().unwrap().start();
     let coverage = |blocks: &[v1::Block]| {
         let mut part = Shard::new(shard.id(), rules(1, 100));
-        blocks.iter().for_each(|block| assert_eq!(part.restore(start, block).unwrap().counted, 1));
+        blocks
+            .iter()
+            .for_each(|block| assert_eq!(part.restore(block, &|of| of == start).unwrap().counted, 1));
         part.bucket(start).unwrap().coverage().clone()
     };
     let (two, three) = (coverage(&blocks[..2]), coverage(&blocks[1..]));

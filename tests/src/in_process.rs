@@ -4,7 +4,10 @@ use crate::http::Http;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
 use tidemark_coordinator::{Coordinator, CoordinatorConfig, CoordinatorMetrics};
+use tidemark_history::store::{Location, Store};
 use tidemark_node::{Node, NodeConfig, NodeMetrics};
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::placement::{Member, NodeId, View};
@@ -44,6 +47,10 @@ pub struct Cluster {
     clock: Arc<dyn Clock>,
     metrics: NodeMetrics,
     registry: Arc<Mutex<Registry>>,
+    store: Option<Store>,
+    starts: u64,
+    /// Holds each node's folder, `n0`, `n1`, ..., and the history of all, `history`.
+    pub folder: TempDir,
     /// The coordinator.
     pub http: Http,
     /// The coordinator's address, `host:port`.
@@ -52,13 +59,25 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts nodes `n0`, `n1`, ... and a coordinator, with settings as `change` leaves them.
+    /// Starts nodes `n0`, `n1`, ... and a coordinator, with settings as `change` leaves them and history in a folder.
     pub async fn start(
         nodes: usize,
         shards: u32,
         clock: Arc<dyn Clock>,
         change: impl Fn(&mut NodeConfig, &mut CoordinatorConfig),
     ) -> Self {
+        Self::start_on(None, nodes, shards, clock, change).await
+    }
+
+    /// The same on a store that is open.
+    pub async fn start_on(
+        store: Option<Store>,
+        nodes: usize,
+        shards: u32,
+        clock: Arc<dyn Clock>,
+        change: impl Fn(&mut NodeConfig, &mut CoordinatorConfig),
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let registry = Arc::new(Mutex::new(Registry::default()));
         let (metrics, coordinator_metrics) = {
             let registry = &mut registry.lock().unwrap();
@@ -80,7 +99,9 @@ impl Cluster {
         };
         let (mut nodes, mut configs) = (Vec::new(), Vec::new());
         for (me, listener) in listeners {
-            let mut config = NodeConfig::new(me.id.clone(), me.address.parse().unwrap());
+            let data = folder.path().join(me.id.as_str());
+            let mut config = NodeConfig::new(me.id.clone(), me.address.parse().unwrap(), data);
+            config.store = Some(Location::Folder(folder.path().join("history")));
             config.peers = members.clone();
             config.shards = shards;
             change(&mut config, &mut coordinator_config);
@@ -89,6 +110,8 @@ impl Cluster {
                 metrics: metrics.clone(),
                 registry: Arc::clone(&registry),
                 listener: Some(listener),
+                store: store.clone(),
+                seed: nodes.len() as u64 + 1,
             };
             let token = stop.child_token();
             nodes.push(Some((Node::start(config.clone(), parts, token.clone()).await.unwrap(), token)));
@@ -104,12 +127,45 @@ impl Cluster {
         let coordinator = Coordinator::start(coordinator_config, parts, stop.clone()).await.unwrap();
         let http_address = coordinator.address().to_string();
         let http = Http::new(&http_address);
-        Self { nodes, configs, members, clock, metrics, registry, http, http_address, stop }
+        let starts = nodes.len() as u64;
+        Self {
+            nodes,
+            configs,
+            members,
+            clock,
+            metrics,
+            registry,
+            store,
+            starts,
+            folder,
+            http,
+            http_address,
+            stop,
+        }
     }
 
     /// Where a node serves gRPC.
     pub fn url(&self, node: usize) -> String {
         format!("http://{}", self.members[node].address)
+    }
+
+    /// What all nodes together tell of themselves under this name: the sum.
+    pub fn metric(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock().unwrap()).unwrap();
+        let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let values =
+            text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        values.sum()
+    }
+
+    /// Waits until `condition` holds.
+    pub async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !condition(self) {
+            assert!(tokio::time::Instant::now() < deadline, "still not: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Stops a node and waits until it is gone.
@@ -121,7 +177,14 @@ impl Cluster {
 }
 
 impl Cluster {
-    /// Starts a node again that was stopped, at its old address and without its events.
+    /// Starts a node again that was stopped, at its old address and in its old folder, with settings as `change` leaves
+    /// them.
+    pub async fn start_node_with(&mut self, node: usize, change: impl FnOnce(&mut NodeConfig)) {
+        change(&mut self.configs[node]);
+        self.start_node(node).await;
+    }
+
+    /// Starts a node again that was stopped, at its old address and in its old folder.
     pub async fn start_node(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "the node runs");
         let parts = tidemark_node::Parts {
@@ -129,7 +192,10 @@ impl Cluster {
             metrics: self.metrics.clone(),
             registry: Arc::clone(&self.registry),
             listener: None,
+            store: self.store.clone(),
+            seed: self.starts + 1,
         };
+        self.starts += 1;
         let token = self.stop.child_token();
         let started = Node::start(self.configs[node].clone(), parts, token.clone()).await.unwrap();
         self.nodes[node] = Some((started, token));

@@ -25,7 +25,7 @@ pub fn program() -> PathBuf {
 ///
 /// Static peers have to be known before anybody listens. Somebody else may take the port in between: [`start_all`] then
 /// begins again with others.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

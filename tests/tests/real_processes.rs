@@ -8,6 +8,17 @@ use tidemark_tests::processes::{Process, run, start_all};
 
 const READY_NODE: &str = "the node serves";
 const READY_COORDINATOR: &str = "coordinator is listening";
+/// The logs are of years ago.
+const KEEP_ALL: [&str; 8] = [
+    "--accept-late",
+    "50years",
+    "--keep-five-minutes",
+    "50years",
+    "--keep-raw",
+    "50years",
+    "--keep-days",
+    "50years",
+];
 
 fn json_of(output: &std::process::Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -16,8 +27,11 @@ fn json_of(output: &std::process::Output) -> Value {
 
 #[tokio::test]
 async fn a_log_replayed_into_a_single_node_gives_its_answers_on_the_command_line() {
-    let arguments =
-        ["node", "--single", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--accept-late", "50years"];
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let mut arguments = vec!["node", "--single", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    arguments.extend(["--data", data]);
+    arguments.extend(KEEP_ALL);
     let node = Process::start(&arguments, READY_COORDINATOR).await.unwrap();
     let to = format!("http://{}", node.address(READY_NODE));
     let at = format!("http://{}", node.address(READY_COORDINATOR));
@@ -57,13 +71,17 @@ async fn a_log_replayed_into_a_single_node_gives_its_answers_on_the_command_line
 #[tokio::test]
 async fn three_nodes_and_a_coordinator_pass_blocks_on_and_say_when_one_is_killed() {
     let ready = [READY_NODE, READY_NODE, READY_NODE, READY_COORDINATOR];
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
     let (addresses, mut processes) = start_all(4, &ready, |addresses| {
         let members: Vec<String> = (0..3).map(|node| format!("n{node}={}", addresses[node])).collect();
         let members = members.join(",");
         let node = |me: usize| {
             let id = format!("n{me}");
+            let (data, store) = (format!("{folder}/{me}"), format!("{folder}/history"));
             let settings = ["node", "--id", &id, "--listen", &addresses[me], "--peers", &members];
-            settings.iter().chain(&["--accept-late", "50years"]).map(|&text| text.to_owned()).collect()
+            let kept = ["--data", &data, "--store", &store];
+            settings.iter().chain(&kept).chain(&KEEP_ALL).map(|&text| text.to_owned()).collect()
         };
         let coordinator =
             ["coordinator", "--http", &addresses[3], "--nodes", &members].map(str::to_owned).to_vec();

@@ -1,10 +1,12 @@
 //! Three nodes and a coordinator in one process.
 //!
-//! Owns: their names and ports.
+//! Owns: their names, ports and folders.
 //! Does not own: what is sent to them and asked of them.
 
 use crate::serve::{Process, listen};
+use crate::settings::history::history_in;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use tidemark_coordinator::{CoordinatorConfig, Running};
 use tidemark_node::{Node, NodeConfig};
 use tidemark_rollup::placement::{Member, NodeId};
@@ -32,6 +34,7 @@ impl DemoCluster {
     pub(super) async fn start(
         first: SocketAddr,
         http: SocketAddr,
+        folder: &Path,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         // All ports are open before any node starts, so that every node knows where the others are.
@@ -43,7 +46,8 @@ impl DemoCluster {
         for (member, listener) in members {
             let config = NodeConfig {
                 peers: all.iter().filter(|other| other.id != member.id).cloned().collect(),
-                ..NodeConfig::new(member.id, listener.local_addr()?)
+                store: Some(history_in(folder)),
+                ..NodeConfig::new(member.id.clone(), listener.local_addr()?, folder.join(member.id.as_str()))
             };
             nodes.push(process.start_node(config, metrics.clone(), listener, shutdown).await?);
         }
@@ -110,9 +114,10 @@ mod tests {
         let holder = TcpListener::bind(any).await.unwrap();
         let taken = holder.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let error = DemoCluster::start(taken, any, &shutdown).await.err().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let error = DemoCluster::start(taken, any, folder.path(), &shutdown).await.err().unwrap();
         assert!(error.to_string().contains("--listen"), "{error}");
-        let error = DemoCluster::start(any, taken, &shutdown).await.err().unwrap();
+        let error = DemoCluster::start(any, taken, folder.path(), &shutdown).await.err().unwrap();
         assert!(error.to_string().contains("--http"), "{error}");
         shutdown.cancel();
     }

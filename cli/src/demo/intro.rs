@@ -10,7 +10,7 @@ use std::env;
 use std::path::Path;
 
 /// The lines. They fit 80 columns where the program's name is short.
-pub(super) fn text(addresses: &Addresses, rate: u32, program: &str) -> String {
+pub(super) fn text(addresses: &Addresses, folder: &Path, rate: u32, program: &str) -> String {
     let nodes: Vec<String> = addresses.nodes.iter().map(ToString::to_string).collect();
     let coordinator = addresses.coordinator;
     let at = match coordinator == DEFAULT_HTTP {
@@ -23,6 +23,7 @@ Tidemark demo: a cluster in one process, with {rate} made-up page views a second
 
   Start page  http://{coordinator}/
   Nodes       {nodes}
+  History     {folder}/history
 
 Try in another terminal:
   {program} query --site {SITE} --by url --top 10 \\
@@ -34,6 +35,7 @@ Try in another terminal:
 
 ",
         nodes = nodes.join("  "),
+        folder = folder.display(),
     )
 }
 
@@ -59,15 +61,19 @@ mod tests {
 
     #[test]
     fn the_first_lines_leave_room_on_a_small_terminal() {
-        let text = text(&addresses("127.0.0.1:8100"), 200, "tidemark");
+        let text =
+            text(&addresses("127.0.0.1:8100"), Path::new("/tmp/tidemark-demo-AbCdEf"), 200, "tidemark");
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
-        assert!(text.lines().count() <= 13, "{text}");
+        assert!(text.lines().count() <= 14, "{text}");
     }
 
     #[test]
     fn commands_name_a_coordinator_that_is_not_where_it_usually_is() {
-        assert!(!text(&addresses("127.0.0.1:8100"), 200, "tidemark").contains("--at"));
-        let moved = text(&addresses("127.0.0.1:9000"), 200, "tidemark");
+        assert!(
+            !text(&addresses("127.0.0.1:8100"), Path::new("/tmp/tidemark-demo-AbCdEf"), 200, "tidemark")
+                .contains("--at")
+        );
+        let moved = text(&addresses("127.0.0.1:9000"), Path::new("/tmp/d"), 200, "tidemark");
         assert_eq!(moved.matches(" --at http://127.0.0.1:9000\n").count(), 2, "{moved}");
     }
 }

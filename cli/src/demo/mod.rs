@@ -65,9 +65,11 @@ pub(crate) struct DemoSettings {
 
 /// Runs until `shutdown`.
 pub(crate) async fn run(settings: &DemoSettings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let cluster = DemoCluster::start(settings.listen, settings.http, &shutdown).await?;
+    let folder = tempfile::Builder::new().prefix("tidemark-demo-").tempdir();
+    let folder = folder.context("cannot make a folder for the demo")?;
+    let cluster = DemoCluster::start(settings.listen, settings.http, folder.path(), &shutdown).await?;
     let addresses = cluster.addresses();
-    output::print(&intro::text(&addresses, settings.rate, &intro::program()))?;
+    output::print(&intro::text(&addresses, folder.path(), settings.rate, &intro::program()))?;
 
     let traffic = Traffic::connect(&addresses, settings.rate, settings.seed).await?;
     let progress = traffic.progress();

@@ -8,6 +8,7 @@
 
 use clap::{Arg, ArgAction, Command};
 use std::any::TypeId;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
 use tidemark_rollup::sharding::ShardCount;
@@ -39,15 +40,22 @@ impl fmt::Display for FileError {
     }
 }
 
-/// The command with the file's values as defaults.
+/// The command with the file's values as defaults. Keys among `others` that the command does not have are passed over.
 ///
 /// # Errors
 /// The first key that is no setting of the command, or whose value cannot be.
-pub(crate) fn with_defaults_from(mut command: Command, file: &str) -> Result<Command, FileError> {
+pub(crate) fn with_defaults_from(
+    mut command: Command,
+    file: &str,
+    others: &BTreeSet<String>,
+) -> Result<Command, FileError> {
     let table: Table = file
         .parse()
         .map_err(|error: toml::de::Error| FileError::Syntax(error.to_string().trim_end().to_owned()))?;
     for (key, value) in &table {
+        if setting(&command, key).is_none() && others.contains(key) {
+            continue;
+        }
         let arg = setting(&command, key).ok_or_else(|| FileError::UnknownKey {
             key: key.clone(),
             valid: settings(&command).map(|arg| arg.get_id().to_string()).collect(),

@@ -3,6 +3,7 @@
 //! Owns: the flags, their defaults and their help, and the settings of a coordinator in the same process.
 //! Does not own: what a node does with its settings (`tidemark_node`).
 
+use super::history::HistorySettings;
 use super::values::{self, Bytes};
 use super::{ClusterSettings, LogSettings, Sources};
 use crate::failure::Misuse;
@@ -128,9 +129,10 @@ pub(crate) struct NodeSettings {
     )]
     pub(crate) in_flight_bytes: Bytes,
 
-    /// Memory for events that are kept; beyond it senders are told to wait, and queries go on
+    /// Memory for rollups; beyond it senders are told to wait, and queries go on
     ///
-    /// More keeps more sites and longer time. Leave the machine a quarter of its memory for queries and the rest.
+    /// From four fifths of it on, the oldest five-minute buckets are answered from history instead. More answers more from
+    /// memory. Leave the machine a quarter of its memory for queries and the rest.
     #[arg(
         long,
         value_name = "SIZE",
@@ -139,6 +141,9 @@ pub(crate) struct NodeSettings {
         help_heading = "Limits"
     )]
     pub(crate) memory_budget: Bytes,
+
+    #[command(flatten)]
+    pub(crate) history: HistorySettings,
 
     /// How long another node may take to acknowledge events that are passed on to it
     ///
@@ -173,6 +178,13 @@ impl NodeSettings {
     pub(crate) fn node_config(&self, address: SocketAddr) -> Result<NodeConfig, Misuse> {
         let id = self.id.clone().map_or_else(|| id_of(address), Ok)?;
         let peers = self.peers.clone();
+        if self.history.store.store.is_none() && peers.iter().any(|peer| peer.id != id) {
+            return Err(Misuse::new(
+                "store is not set: nodes of one cluster share their history; give all of them the same --store, a folder \
+                 that all reach or s3://bucket/prefix"
+                    .to_owned(),
+            ));
+        }
         let keep_params = KeepParams::parse(self.keep_params.iter().map(String::as_str));
         Ok(NodeConfig {
             id,
@@ -185,6 +197,16 @@ impl NodeSettings {
             dimension_values: self.cluster.dimension_values,
             in_flight_bytes: usize::try_from(self.in_flight_bytes.0).unwrap_or(usize::MAX),
             memory_budget_bytes: self.memory_budget.0,
+            data: self.history.store.data.clone(),
+            store: self.history.store.store.clone(),
+            sync: self.history.sync,
+            journal_limit_bytes: self.history.journal_limit.map(|limit| limit.0),
+            keep: self.history.keep,
+            settle: self.history.settle,
+            cache_disk_bytes: self.history.cache_disk.0,
+            cache_memory_bytes: self.history.cache_memory.0,
+            compact_after: self.history.compact_after,
+            retention: self.history.retention(),
             forward_timeout: self.forward_timeout,
             query_timeout: self.query_timeout.unwrap_or(DEFAULT_QUERY_TIMEOUT),
             max_queries: self.max_queries,
@@ -236,7 +258,7 @@ pub(crate) fn text(duration: Duration) -> String {
     }
 }
 
-fn mebibytes(bytes: u64) -> String {
+pub(crate) fn mebibytes(bytes: u64) -> String {
     match bytes % (1 << 30) {
         0 => format!("{}GiB", bytes >> 30),
         _ => format!("{}MiB", bytes >> 20),

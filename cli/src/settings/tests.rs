@@ -10,7 +10,7 @@ use tidemark_node::NodeConfig;
 const EXAMPLE: &str = include_str!("../../../deploy/tidemark.toml");
 
 /// A value that is not the default, for every setting of every serving command, as the file has it and as text.
-const VALUES: [(&str, &str, &str); 23] = [
+const VALUES: [(&str, &str, &str); 35] = [
     ("id", r#""n1""#, "n1"),
     ("listen", r#""127.0.0.1:7200""#, "127.0.0.1:7200"),
     ("peers", r#"["n2=h:1", "n3=h:2"]"#, "n2=h:1 n3=h:2"),
@@ -25,6 +25,18 @@ const VALUES: [(&str, &str, &str); 23] = [
     ("accept_late", r#""1h 30m""#, "1h 30m"),
     ("in_flight_bytes", r#""8MiB""#, "8MiB"),
     ("memory_budget", r#""1GiB""#, "1GiB"),
+    ("store", r#""s3://bucket/prefix""#, "s3://bucket/prefix"),
+    ("data", r#""there""#, "there"),
+    ("sync", r#""interval""#, "interval"),
+    ("journal_limit", r#""2GiB""#, "2GiB"),
+    ("keep", r#""1h""#, "1h"),
+    ("settle", r#""3s""#, "3s"),
+    ("cache_disk", r#""5GiB""#, "5GiB"),
+    ("cache_memory", r#""6MiB""#, "6MiB"),
+    ("compact_after", r#""2h""#, "2h"),
+    ("keep_five_minutes", r#""10days""#, "10days"),
+    ("keep_raw", r#""20days""#, "20days"),
+    ("keep_days", r#""300days""#, "300days"),
     ("forward_timeout", r#""1s""#, "1s"),
     ("query_timeout", r#""500ms""#, "500ms"),
     ("ingest_timeout", r#""9s""#, "9s"),
@@ -46,7 +58,7 @@ fn raw(matches: &ArgMatches, id: &str) -> String {
 }
 
 fn node_settings(text: &str, flags: &[&str]) -> NodeSettings {
-    let command = file::with_defaults_from(serving("node"), text).unwrap();
+    let command = file::with_defaults_from(serving("node"), text, &BTreeSet::new()).unwrap();
     let matches = command.try_get_matches_from([&["node"], flags].concat()).unwrap();
     NodeSettings::from_arg_matches(&matches).unwrap()
 }
@@ -57,7 +69,9 @@ fn node_config(text: &str, flags: &[&str]) -> NodeConfig {
 }
 
 fn error(command: &str, text: &str) -> FileError {
-    file::with_defaults_from(serving(command), text).err().unwrap_or_else(|| panic!("{text} is accepted"))
+    file::with_defaults_from(serving(command), text, &BTreeSet::new())
+        .err()
+        .unwrap_or_else(|| panic!("{text} is accepted"))
 }
 
 #[test]
@@ -68,7 +82,9 @@ fn every_setting_is_a_key_of_the_file() {
             let id = arg.get_id().as_str();
             let (_, in_file, text) =
                 VALUES.iter().find(|(key, ..)| *key == id).unwrap_or_else(|| panic!("{id}"));
-            let from_file = file::with_defaults_from(command.clone(), &format!("{id} = {in_file}")).unwrap();
+            let from_file =
+                file::with_defaults_from(command.clone(), &format!("{id} = {in_file}"), &BTreeSet::new())
+                    .unwrap();
             let matches = from_file.try_get_matches_from([name]).unwrap();
             assert_eq!(raw(&matches, id), *text, "{name} {id}");
         }
@@ -80,7 +96,7 @@ fn the_file_goes_before_the_default_and_the_flag_before_the_file() {
     let file = "shards = 16\ndimensions = [\"country\"]\nsingle = true\n";
     let config = node_config(file, &[]);
     assert_eq!((config.shards.get(), config.schema.dimensions()), (16, &["country".to_owned()][..]));
-    assert_eq!(config.max_queries, NodeConfig::new(config.id, config.listen).max_queries);
+    assert_eq!(config.max_queries, NodeConfig::new(config.id, config.listen, config.data).max_queries);
 
     let config = node_config(file, &["--shards", "8", "--dimensions", "device,status"]);
     assert_eq!((config.shards.get(), config.schema.dimensions().len()), (8, 2));

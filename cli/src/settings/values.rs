@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tidemark_history::store::Location;
+use tidemark_journal::{SyncPolicy, SyncPolicyError};
 use tidemark_rollup::canonical::{self, KeepParams};
 use tidemark_rollup::placement::{Member, NodeId};
 use tidemark_rollup::schema::Measure;
@@ -143,6 +145,21 @@ pub(crate) fn keep_param(text: &str) -> Result<String, String> {
 /// Measures, as one text holds them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Measures(pub(crate) Vec<Measure>);
+
+/// Where history is.
+pub(crate) fn location(text: &str) -> Result<Location, String> {
+    match text.parse() {
+        // It would be gone with the process, and rebuild and verify would never see it.
+        Ok(Location::Memory) => Err("memory: is for tests; give a folder or s3://bucket/prefix".to_owned()),
+        Ok(location) => Ok(location),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// When events are acknowledged.
+pub(crate) fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
+    text.parse().map_err(|error: SyncPolicyError| error.to_string())
+}
 
 /// Parses measures separated by commas. Commas within parentheses are the measures' own.
 pub(crate) fn measures(text: &str) -> Result<Measures, String> {

@@ -4,7 +4,9 @@
 #![allow(unreachable_pub, missing_docs, dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +21,11 @@ pub fn tidemark(arguments: &[&str]) -> Command {
         command.env_remove(name);
     }
     command.args(arguments).stdin(Stdio::null());
+    // Its folders are not to be those of another test, nor to be left behind in the project.
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}", std::process::id()));
+    command.env("TIDEMARK_DATA", folder);
     command
 }
 

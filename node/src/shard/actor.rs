@@ -1,28 +1,31 @@
 //! One shard's actor.
 //!
-//! Owns: the order in which a shard's blocks are counted.
-//! Does not own: counting (`tidemark_rollup::shard`), scanning closed buckets (`crate::query`).
+//! Owns: the order in which a shard's blocks are counted, and which of its buckets are in memory.
+//! Does not own: counting (`tidemark_rollup::shard`), keeping blocks (`tidemark-journal`), scanning closed buckets
+//! (`crate::query`).
 
 use super::parts::ShardParts;
+use super::state::State;
 use crate::admission::Permit;
+use crate::committed::Committed;
 use crate::query::Question;
 use crate::shard::ApplyError;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use tidemark_history::day::DayStart;
 use tidemark_proto::v1;
-use tidemark_rollup::block::BlockId;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::census::Census;
-use tidemark_rollup::event::GRACE;
 use tidemark_rollup::partial::Partial;
-use tidemark_rollup::scan::{
-    DimensionOfBucket, DistinctCounts, Scanned, needs, scan_all, scan_order_uncut, scan_winners, take_census,
-};
-use tidemark_rollup::shard::{Applied, Shard};
+use tidemark_rollup::scan::{DimensionOfBucket, Scanned};
+use tidemark_rollup::shard::Applied;
 use tidemark_rollup::sharding::ShardId;
+use tidemark_rollup::table::SiteFacts;
+use tidemark_rollup::time::BucketStart;
 
 pub(super) enum ShardMsg {
-    /// Replies once the block is counted and in the journal.
+    /// Replies once the block is counted and the journal has it.
     /// The permit rides along, so a sender that gives up does not free room that is still in use.
     Apply { block: v1::Block, admitted: Permit, reply: RpcReplyPort<Result<Applied, ApplyError>> },
     /// Scans the open buckets, which are being written to, and hands out the closed ones.
@@ -33,6 +36,14 @@ pub(super) enum ShardMsg {
     Sites { reply: RpcReplyPort<Vec<String>> },
     /// How much there is. From the node's clock.
     Measure { reply: RpcReplyPort<Usage> },
+    /// What of a bucket is in memory, to be flushed; and the repeated events noted since this was last asked for.
+    Flushing { bucket: BucketStart, reply: RpcReplyPort<Flushing> },
+    /// Repeated events whose flush did not come to pass.
+    KeepDuplicates { bucket: BucketStart, by_site: BTreeMap<String, u64> },
+    /// Takes buckets out of memory.
+    Evict { eviction: Eviction, reply: RpcReplyPort<()> },
+    /// What happened to events that no commit covers.
+    Receipts { from: BucketStart, to: BucketStart, committed: Arc<Committed>, reply: RpcReplyPort<Receipts> },
     /// Fails, as a defect would make it.
     #[cfg(test)]
     Panic,
@@ -41,38 +52,64 @@ pub(super) enum ShardMsg {
 /// What to look for in open buckets.
 #[derive(Clone, Debug)]
 pub enum OpenPass {
-    /// See [`scan_all`].
+    /// See [`scan_all`](tidemark_rollup::scan::scan_all).
     Everything,
-    /// See [`scan_order_uncut`].
+    /// See [`scan_order_uncut`](tidemark_rollup::scan::scan_order_uncut).
     Order,
-    /// See [`scan_winners`].
+    /// See [`scan_winners`](tidemark_rollup::scan::scan_winners).
     Winners(Arc<Partial>),
 }
 
 /// A shard as a query sees it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ShardView {
     /// From the open buckets; `None` where the query needs none of them.
     pub open: Option<Scanned>,
+    /// The earliest of these.
+    pub first_open: Option<BucketStart>,
     /// The closed buckets that the query needs, oldest first. Nobody changes these.
     pub closed: Vec<Arc<Bucket>>,
+    /// Buckets that answer alone although something of them is committed.
+    pub whole: Vec<BucketStart>,
+    /// Buckets of which the journal has what no commit covers, and memory has nothing.
+    pub in_journal: Vec<BucketStart>,
+    /// Days whose coverage must be known first; the rest of the view is empty then.
+    pub unknown: Vec<DayStart>,
 }
 
 /// How much a shard holds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Usage {
     /// Bytes of its rollups.
     pub rollup_bytes: u64,
     /// Rows of its rollups.
     pub rows: u64,
+    /// Bytes by bucket.
+    pub buckets: Vec<(BucketStart, u64)>,
 }
+
+/// What of a bucket is to be flushed.
+#[derive(Debug, Default)]
+pub struct Flushing {
+    /// The bucket, where it is in memory.
+    pub bucket: Option<Arc<Bucket>>,
+    /// Repeated events by site.
+    pub duplicates: BTreeMap<String, u64>,
+}
+
+/// Which buckets need not be in memory any longer.
+#[derive(Clone, Copy, Debug)]
+pub struct Eviction {
+    /// Buckets before this one, where commits cover all of them.
+    pub committed_before: BucketStart,
+    /// Buckets before this one also where only the journal has them.
+    pub any_before: BucketStart,
+}
+
+/// What happened to events, by bucket and site; `None` where a day's coverage is not known yet.
+pub type Receipts = Result<Vec<(BucketStart, String, SiteFacts)>, Vec<DayStart>>;
 
 pub(super) struct ShardActor;
-
-pub(super) struct State {
-    shard: Shard,
-    parts: Arc<ShardParts>,
-}
 
 impl Actor for ShardActor {
     type Msg = ShardMsg;
@@ -84,12 +121,12 @@ impl Actor for ShardActor {
         _: ActorRef<ShardMsg>,
         (id, parts): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { shard: Shard::new(id, parts.rules.clone()), parts })
+        Ok(State::new(id, parts))
     }
 
     // Not in `pre_start`: the supervisor waits for that, and other shards need it meanwhile.
     async fn post_start(&self, _: ActorRef<ShardMsg>, state: &mut State) -> Result<(), ActorProcessingErr> {
-        state.rebuild();
+        state.rebuild().await;
         Ok(())
     }
 
@@ -99,87 +136,26 @@ impl Actor for ShardActor {
         message: ShardMsg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        state.drop_what_the_journal_lost().await;
         // A reply that cannot be sent means the caller stopped waiting, which is their right.
         match message {
-            ShardMsg::Apply { block, admitted, reply } => {
-                let _ = reply.send(state.apply(block));
-                drop(admitted);
+            ShardMsg::Apply { block, admitted, reply } => state.apply(block, admitted, reply),
+            ShardMsg::View { question, pass, reply } => _ = reply.send(state.view(&question, &pass)),
+            ShardMsg::TakeCensus { of, reply } => _ = reply.send(state.take_census(&of)),
+            ShardMsg::Sites { reply } => _ = reply.send(state.sites()),
+            ShardMsg::Measure { reply } => _ = reply.send(state.usage()),
+            ShardMsg::Flushing { bucket, reply } => _ = reply.send(state.flushing(bucket)),
+            ShardMsg::KeepDuplicates { bucket, by_site } => state.keep_duplicates(bucket, by_site),
+            ShardMsg::Evict { eviction, reply } => {
+                state.evict(eviction);
+                let _ = reply.send(());
             }
-            ShardMsg::View { question, pass, reply } => {
-                let _ = reply.send(state.view(&question, &pass));
-            }
-            ShardMsg::TakeCensus { of, reply } => {
-                let buckets: Vec<Arc<Bucket>> = state.shard.buckets().cloned().collect();
-                let _ = reply.send(take_census(&buckets, &of));
-            }
-            ShardMsg::Sites { reply } => {
-                let _ = reply.send(state.sites());
-            }
-            ShardMsg::Measure { reply } => {
-                let (rollup_bytes, rows) = (state.shard.heap_bytes() as u64, state.shard.row_count() as u64);
-                let _ = reply.send(Usage { rollup_bytes, rows });
+            ShardMsg::Receipts { from, to, committed, reply } => {
+                let _ = reply.send(state.receipts(from, to, &committed));
             }
             #[cfg(test)]
             ShardMsg::Panic => panic!("asked to"),
         }
         Ok(())
-    }
-}
-
-impl State {
-    fn apply(&mut self, block: v1::Block) -> Result<Applied, ApplyError> {
-        let journal = self.parts.journal(self.shard.id());
-        let id = BlockId::of(&block, self.parts.rules.shards)?;
-        if !journal.begin(id) {
-            return Err(ApplyError::Quarantined);
-        }
-        let applied = self.shard.apply(&block);
-        // Also where every event of it was rejected: receipts come from blocks.
-        let is_new = applied.as_ref().is_ok_and(|applied| !applied.repeated);
-        journal.end(is_new.then_some(block));
-        Ok(applied?)
-    }
-
-    fn rebuild(&mut self) {
-        let id = self.shard.id();
-        let journal = self.parts.journal(id);
-        if let Some(block) = journal.quarantine_unfinished() {
-            self.parts.metrics.block_quarantined();
-            tracing::error!(%block, "the shard failed while counting this block; set it aside, its events are not counted");
-        }
-        let blocks = journal.blocks();
-        for block in &blocks {
-            if let Err(error) = self.shard.apply(block) {
-                tracing::error!(shard = %id, %error, "a block of the journal cannot be read any more");
-            }
-        }
-        if !blocks.is_empty() {
-            tracing::info!(shard = %id, blocks = blocks.len(), "rebuilt the shard from its journal");
-        }
-    }
-
-    fn view(&self, question: &Question, pass: &OpenPass) -> ShardView {
-        let Question { query, context, now } = question;
-        // A bucket is open until it has ended and waited for stragglers.
-        let closed_before = now.minus(GRACE);
-        let needed = self.shard.buckets().filter(|bucket| needs(query, bucket.start()));
-        let (closed, open): (Vec<_>, Vec<_>) =
-            needed.partition(|bucket| bucket.start().end() <= closed_before);
-        let open: Vec<&Bucket> = open.into_iter().map(Arc::as_ref).collect();
-        let scan = || match pass {
-            OpenPass::Everything => scan_all(&open, query, context),
-            OpenPass::Order => scan_order_uncut(&open, query, context),
-            OpenPass::Winners(winners) => {
-                let partial = scan_winners(&open, winners, query, context);
-                Scanned { partial, distinct: DistinctCounts::default() }
-            }
-        };
-        ShardView { open: (!open.is_empty()).then(scan), closed: closed.into_iter().cloned().collect() }
-    }
-
-    fn sites(&self) -> Vec<String> {
-        let names = self.shard.buckets().flat_map(|bucket| bucket.sites());
-        let distinct: std::collections::BTreeSet<&str> = names.filter(|name| !name.is_empty()).collect();
-        distinct.into_iter().map(str::to_owned).collect()
     }
 }

@@ -2,19 +2,23 @@
 //!
 //! A handle outlives the actor: when the supervisor starts another one, the handle talks to that.
 
-use super::actor::{OpenPass, ShardMsg, ShardView, Usage};
+use super::actor::{Eviction, Flushing, OpenPass, Receipts, ShardMsg, ShardView, Usage};
 use crate::admission::Permit;
+use crate::committed::Committed;
 use crate::query::Question;
 use ractor::rpc::CallResult;
 use ractor::{ActorRef, RpcReplyPort};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_journal::AppendError;
 use tidemark_proto::v1;
 use tidemark_rollup::block::BlockError;
 use tidemark_rollup::census::Census;
 use tidemark_rollup::scan::DimensionOfBucket;
 use tidemark_rollup::shard::Applied;
 use tidemark_rollup::sharding::ShardId;
+use tidemark_rollup::time::BucketStart;
 use tokio::sync::watch;
 
 /// Why a shard did not answer.
@@ -35,7 +39,7 @@ pub enum ShardError {
 }
 
 /// Why a block was not counted, or is not known to be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// Counted or not, we cannot say. Send the same block again: it counts once.
     #[error(transparent)]
@@ -46,6 +50,9 @@ pub enum ApplyError {
     /// Nothing of it is counted: the shard failed when it tried. Sending it again does not help; report it.
     #[error("the shard failed while counting this block and has set it aside")]
     Quarantined,
+    /// Nothing of it is counted, because it could not be kept. Send it again later.
+    #[error(transparent)]
+    Journal(AppendError),
 }
 
 /// Where a shard's actor is at the moment.
@@ -77,7 +84,7 @@ impl ShardHandle {
         matches!(*self.station.borrow(), Station::Up(_))
     }
 
-    /// Counts a block. Replies once it is counted and in the journal.
+    /// Counts a block. Replies once it is counted and the journal has it.
     ///
     /// # Errors
     /// Where it is not counted, or not known to be.
@@ -129,6 +136,44 @@ impl ShardHandle {
     /// Where the shard does not answer.
     pub async fn measure(&self, timeout: Duration) -> Result<Usage, ShardError> {
         self.call(timeout, |reply| ShardMsg::Measure { reply }).await
+    }
+
+    /// What of a bucket is in memory; and the repeated events noted since this was last asked for.
+    ///
+    /// # Errors
+    /// Where the shard does not answer.
+    pub async fn flushing(&self, bucket: BucketStart, timeout: Duration) -> Result<Flushing, ShardError> {
+        self.call(timeout, |reply| ShardMsg::Flushing { bucket, reply }).await
+    }
+
+    /// Notes repeated events again, whose flush did not come to pass.
+    pub fn keep_duplicates(&self, bucket: BucketStart, by_site: BTreeMap<String, u64>) {
+        if let Station::Up(actor) = &*self.station.borrow() {
+            // A shard that is restarting forgets them, as it does others that are not flushed.
+            let _ = actor.cast(ShardMsg::KeepDuplicates { bucket, by_site });
+        }
+    }
+
+    /// Takes buckets out of memory.
+    ///
+    /// # Errors
+    /// Where the shard does not answer.
+    pub async fn evict(&self, eviction: Eviction, timeout: Duration) -> Result<(), ShardError> {
+        self.call(timeout, |reply| ShardMsg::Evict { eviction, reply }).await
+    }
+
+    /// What happened to events that these commits do not cover, by bucket and site.
+    ///
+    /// # Errors
+    /// Where the shard does not answer.
+    pub async fn receipts(
+        &self,
+        from: BucketStart,
+        to: BucketStart,
+        committed: Arc<Committed>,
+        timeout: Duration,
+    ) -> Result<Receipts, ShardError> {
+        self.call(timeout, |reply| ShardMsg::Receipts { from, to, committed, reply }).await
     }
 
     /// Makes the shard fail, as a defect would.

@@ -1,24 +1,36 @@
 //! What all shard actors of a node share.
 
-use crate::journal::ShardJournal;
+use crate::committed::Committed;
 use crate::metrics::NodeMeter;
+use crate::remembered::Remembered;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use tidemark_journal::Journal;
 use tidemark_rollup::shard::ShardRules;
 use tidemark_rollup::sharding::ShardId;
+use tokio::sync::{Semaphore, watch};
 
 /// What all shard actors of a node share.
-#[derive(Debug)]
 pub struct ShardParts {
     /// What they count by.
     pub rules: ShardRules,
+    /// What they are rebuilt from.
+    pub journal: Journal,
     /// One per shard of the cluster.
-    pub journals: Vec<ShardJournal>,
+    pub remembered: Vec<Remembered>,
+    /// What is committed, as far as the node knows by now. Not to know a commit costs work, never a wrong number.
+    pub committed: watch::Receiver<Arc<Committed>>,
+    /// Shards that are rebuilt at a time: one per core.
+    pub rebuilding: Semaphore,
+    /// Buckets that were evicted while only the journal has them, in all shards. Too many after a shard failed, never too few.
+    pub in_journal: AtomicUsize,
     /// Where they report.
     pub metrics: NodeMeter,
 }
 
 impl ShardParts {
-    /// The journal of a shard.
-    pub fn journal(&self, id: ShardId) -> &ShardJournal {
-        &self.journals[id.index()]
+    /// What a shard's actors leave to the next one.
+    pub fn remembered(&self, id: ShardId) -> &Remembered {
+        &self.remembered[id.index()]
     }
 }

@@ -1,12 +1,13 @@
 //! Whole nodes in one process, and shards that fail.
 
-use crate::journal::ShardJournal;
 use crate::metrics::NodeMetrics;
+use crate::remembered::Remembered;
 use crate::{Node, NodeConfig, Parts};
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tidemark_history::store::Location;
 use tidemark_proto::v1;
 use tidemark_proto::v1::cluster_client::ClusterClient;
 use tidemark_proto::v1::ingest_client::IngestClient;
@@ -31,6 +32,7 @@ impl Clock for FixedClock {
 struct Cluster {
     nodes: Vec<Node>,
     registry: Arc<Mutex<Registry>>,
+    _folder: tempfile::TempDir,
     _stop: tokio_util::sync::DropGuard,
 }
 
@@ -47,8 +49,11 @@ impl Cluster {
         }
         let members: Vec<Member> = listeners.iter().map(|(member, _)| member.clone()).collect();
         let mut nodes = Vec::new();
+        let folder = tempfile::tempdir().unwrap();
         for (me, listener) in listeners {
-            let mut config = NodeConfig::new(me.id.clone(), "127.0.0.1:0".parse().unwrap());
+            let data = folder.path().join(me.id.as_str());
+            let mut config = NodeConfig::new(me.id.clone(), "127.0.0.1:0".parse().unwrap(), data);
+            config.store = Some(Location::Folder(folder.path().join("history")));
             config.peers = members.iter().filter(|member| member.id != me.id).cloned().collect();
             config.shards = ShardCount::new(8).unwrap();
             change(&mut config);
@@ -57,10 +62,12 @@ impl Cluster {
                 metrics: metrics.clone(),
                 registry: Arc::clone(&registry),
                 listener: Some(listener),
+                store: None,
+                seed: nodes.len() as u64,
             };
             nodes.push(Node::start(config, parts, stop.clone()).await.unwrap());
         }
-        Self { nodes, registry, _stop: stop.drop_guard() }
+        Self { nodes, registry, _folder: folder, _stop: stop.drop_guard() }
     }
 
     fn url(&self, node: usize) -> String {
@@ -181,16 +188,16 @@ async fn a_shard_that_keeps_failing_stays_down_and_the_others_go_on() {
 
 #[test]
 fn a_block_that_made_a_shard_fail_is_set_aside() {
-    let journal = ShardJournal::default();
+    let remembered = Remembered::default();
     let id = tidemark_rollup::block::BlockId {
         producer: tidemark_rollup::block::ProducerId::from_u128(1),
         shard: ShardCount::DEFAULT.shard(0).unwrap(),
         seq: 5,
     };
-    assert!(journal.begin(id));
-    assert_eq!(journal.quarantine_unfinished(), Some(id));
-    assert!(!journal.begin(id), "its next copy must not be counted");
-    assert_eq!(journal.quarantine_unfinished(), None);
+    assert!(remembered.begin(id));
+    assert_eq!(remembered.set_unfinished_aside(), Some(id));
+    assert!(!remembered.begin(id), "its next copy must not be counted");
+    assert_eq!(remembered.set_unfinished_aside(), None);
 }
 
 #[tokio::test]

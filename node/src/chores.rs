@@ -1,0 +1,106 @@
+//! What a node does besides serving.
+//!
+//! Owns: the tasks that measure, evict, flush, follow others' commits and maintain days; their start and their end.
+//! Does not own: what is due (`flush`), what to compact and what to delete (`tidemark-history`).
+
+mod maintain;
+mod memory;
+
+use crate::admission::Admission;
+use crate::config::NodeConfig;
+use crate::flush::Flusher;
+use crate::history::NodeHistory;
+use crate::metrics::NodeMeter;
+use crate::shard::{ShardHandle, ShardParts};
+use futures::future::join_all;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tidemark_rollup::time::Clock;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long a shard may take to count what the journal has.
+const RECOVER_WITHIN: Duration = Duration::from_secs(3600);
+
+/// What the chores work on.
+pub(crate) struct Chores {
+    pub(crate) config: NodeConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) parts: Arc<ShardParts>,
+    /// All shards that are here, also those that the journal has blocks of.
+    pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) history: Arc<NodeHistory>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) meter: NodeMeter,
+    /// Whether this node compacts and deletes for the cluster. Where two do, one's work is wasted, and nothing else.
+    pub(crate) maintains: bool,
+}
+
+/// The tasks.
+pub(crate) struct Running {
+    flusher: Arc<Flusher>,
+    flushing: JoinHandle<()>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl Chores {
+    /// Starts the tasks; they end with `stop`.
+    pub(crate) fn start(&self, recovered: Arc<AtomicBool>, stop: &CancellationToken) -> Running {
+        let flusher = Arc::new(Flusher {
+            id: self.config.id.clone(),
+            parts: Arc::clone(&self.parts),
+            history: Arc::clone(&self.history),
+            shards: self.shards.clone(),
+            clock: Arc::clone(&self.clock),
+            settle: self.config.settle,
+            metrics: self.meter.clone(),
+        });
+        let flushing = tokio::spawn({
+            let (flusher, stop) = (Arc::clone(&flusher), stop.clone());
+            async move { flusher.run(stop).await }
+        });
+        let mut others = vec![
+            tokio::spawn(recover(self.shards.clone(), recovered)),
+            tokio::spawn(memory::Memory::of(self).run(stop.clone())),
+            tokio::spawn({
+                let (history, clock) = (Arc::clone(&self.history), Arc::clone(&self.clock));
+                async move { history.follow(clock.as_ref()).await }
+            }),
+        ];
+        if self.maintains {
+            others.push(tokio::spawn(maintain::Maintainer::of(self).run(stop.clone())));
+        }
+        Running { flusher, flushing, others }
+    }
+
+    /// Closes what other processes may want to open.
+    pub(crate) async fn close(&self) {
+        let journal = self.parts.journal.clone();
+        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+    }
+}
+
+impl Running {
+    /// Ends the tasks, after flushing what is closed as far as that is possible in time.
+    pub(crate) async fn finish(self, within: Duration) {
+        self.others.iter().for_each(JoinHandle::abort);
+        let cut_off = CancellationToken::new();
+        let flushing = async {
+            let _ = self.flushing.await;
+            self.flusher.finish(cut_off.clone()).await;
+        };
+        if tokio::time::timeout(within, flushing).await.is_err() {
+            tracing::info!("stopped before all closed buckets were flushed; the journal has them");
+        }
+    }
+}
+
+/// Says when the shards have counted what the journal has.
+async fn recover(shards: Vec<ShardHandle>, recovered: Arc<AtomicBool>) {
+    let started = Instant::now();
+    let counted = join_all(shards.iter().map(|shard| shard.measure(RECOVER_WITHIN))).await;
+    let rows: u64 = counted.iter().flatten().map(|usage| usage.rows).sum();
+    recovered.store(true, Ordering::Relaxed);
+    tracing::info!(rows, took = ?started.elapsed(), "counted the blocks of the journal");
+}

@@ -1,0 +1,291 @@
+//! A query of which history has a part.
+//!
+//! Owns: which part memory, the journal and segments have, each block once; and cutting rows as soon as a day is complete.
+//! Does not own: which segments there are (`crate::sources`), reading them (`tidemark-history`).
+
+use super::{NodePart, Queries, QueryRefused, Question, answers, refs};
+use crate::rebuild::{rollup_of, uncovered};
+use crate::shard::{OpenPass, ShardHandle, ShardView};
+use crate::sources::{Source, Sources, keep, sources};
+use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _, join_all};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidemark_history::day::DayStart;
+use tidemark_history::reader::{Keep, ReadError};
+use tidemark_rollup::bucket::Bucket;
+use tidemark_rollup::scan::{Scanned, scan_all};
+use tidemark_rollup::sharding::ShardId;
+use tidemark_rollup::time::{BucketStart, Granularity};
+
+/// Parts of an answer that are read at a time.
+const PARTS: usize = 16;
+/// Buckets in memory that are scanned in one go.
+const BUCKETS_AT_A_TIME: usize = 256;
+/// What is committed may change while it is read; then the query starts over, so often.
+const TRIES: usize = 3;
+
+/// What the shards have, and what is left to history.
+struct Views {
+    answered: Vec<ShardId>,
+    views: Vec<ShardView>,
+}
+
+/// A piece that cannot be read because what is committed has changed.
+struct Outdated;
+
+impl Queries {
+    pub(super) async fn beside_history(
+        &self,
+        shards: Vec<ShardHandle>,
+        mut question: Arc<Question>,
+    ) -> Result<NodePart, QueryRefused> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let views = self.views(&shards, &mut question).await;
+            let keep = Arc::new(keep(
+                &views.answered,
+                views.answered.iter().copied().zip(views.views.iter().map(|view| view.whole.clone())),
+            ));
+            let schema = &self.parts.rules.schema;
+            let found = match question.committed.history() {
+                Some(history) => sources(&question.query, schema, history, &question.days, &keep),
+                None => Sources {
+                    sources: Vec::new(),
+                    gaps: ["history cannot be read yet: the store did not answer since the node started"
+                        .to_owned()]
+                    .into(),
+                },
+            };
+            match self.merge(&question, views, found, keep, tries == TRIES).await {
+                Ok(part) => return part,
+                Err(Outdated) => question = self.look_again(&question).await,
+            }
+        }
+    }
+
+    /// The shards as the query sees them, once it is known how they stand to what is committed.
+    async fn views(&self, shards: &[ShardHandle], question: &mut Arc<Question>) -> Views {
+        for _ in 0..TRIES {
+            let asked = shards.iter().map(|shard| self.view(shard, question, OpenPass::Everything));
+            let (answered, views) = answers(shards, join_all(asked).await);
+            let unknown: std::collections::BTreeSet<DayStart> =
+                views.iter().flat_map(|view| view.unknown.iter().copied()).collect();
+            if unknown.is_empty() {
+                return Views { answered, views };
+            }
+            for day in unknown {
+                if let Err(error) = self.history.with_day(day).await {
+                    tracing::warn!(%error, %day, "what is committed of a day cannot be told");
+                }
+            }
+            *question = Arc::new(Question { committed: self.history.committed(), ..(**question).clone() });
+        }
+        Views { answered: Vec::new(), views: Vec::new() }
+    }
+
+    async fn look_again(&self, question: &Question) -> Arc<Question> {
+        if let Some(catalog) = self.history.catalog()
+            && let Err(error) = catalog.refresh(tidemark_history::catalog::Scope::All).await
+        {
+            tracing::warn!(%error, "cannot look for what was committed meanwhile");
+        }
+        self.history.publish();
+        let committed = self.history.committed();
+        let days = committed.history().map(|history| super::whole_days(&question.query, history));
+        Arc::new(Question { committed, days: days.unwrap_or_default(), ..question.clone() })
+    }
+
+    async fn merge(
+        &self,
+        question: &Arc<Question>,
+        views: Views,
+        found: Sources,
+        keep: Arc<Keep>,
+        last_try: bool,
+    ) -> Result<Result<NodePart, QueryRefused>, Outdated> {
+        let Views { answered, views } = views;
+        // From the day of the first open bucket on, nothing is complete before everything is there.
+        let first_open = views.iter().filter_map(|view| view.first_open).min().map(DayStart::of);
+        let unit = |day: DayStart| first_open.map_or(day, |open| day.min(open));
+        let mut pieces: Vec<(DayStart, BoxFuture<'_, Read>)> = Vec::new();
+        let mut closed: BTreeMap<DayStart, Vec<Arc<Bucket>>> = BTreeMap::new();
+        for (&shard, view) in answered.iter().zip(views) {
+            if let (Some(open), Some(day)) = (view.open, first_open) {
+                pieces.push((day, at(day, async { Ok(Piece::memory(open)) })));
+            }
+            for bucket in view.closed {
+                closed.entry(unit(DayStart::of(bucket.start()))).or_default().push(bucket);
+            }
+            for bucket in view.in_journal {
+                let day = unit(DayStart::of(bucket));
+                pieces.push((day, at(day, self.scan_journal(question, shard, bucket))));
+            }
+        }
+        for (day, buckets) in closed {
+            for part in buckets.chunks(BUCKETS_AT_A_TIME) {
+                pieces.push((day, at(day, self.scan_memory(question, part.to_vec()))));
+            }
+        }
+        for source in found.sources {
+            let day = unit(source.day);
+            pieces.push((day, at(day, self.scan_segment(question, source, Arc::clone(&keep), last_try))));
+        }
+        pieces.sort_by_key(|(day, _)| *day);
+        let mut merging = Merging::new(question, pieces.iter().map(|(day, _)| *day));
+        let pieces: Vec<BoxFuture<'_, Read>> = pieces.into_iter().map(|(_, piece)| piece).collect();
+        let mut read = futures::stream::iter(pieces).buffer_unordered(PARTS);
+        while let Some((day, piece)) = read.next().await {
+            merging = merging.add(day, piece?).await;
+        }
+        let Scanned { mut partial, distinct } = merging.finish(found.gaps);
+        if question.query.groups_stay_in_one_shard() {
+            partial.keep_first(&question.query);
+        }
+        Ok(partial
+            .checked()
+            .map(|partial| NodePart { partial, distinct, answered })
+            .map_err(QueryRefused::from))
+    }
+
+    async fn scan_memory(
+        &self,
+        question: &Arc<Question>,
+        closed: Vec<Arc<Bucket>>,
+    ) -> Result<Piece, Outdated> {
+        let question = Arc::clone(question);
+        let scan = move || Piece::memory(scan_all(&refs(&closed), &question.query, &question.context));
+        Ok(self.compute(scan).await)
+    }
+
+    /// What only the journal has of a bucket: it was evicted before it could be committed.
+    async fn scan_journal(
+        &self,
+        question: &Arc<Question>,
+        shard: ShardId,
+        bucket: BucketStart,
+    ) -> Result<Piece, Outdated> {
+        let (question, parts) = (Arc::clone(question), Arc::clone(&self.parts));
+        let scan = move || {
+            let covered = question.committed.coverage(bucket, shard).ok().flatten().unwrap_or_default();
+            let blocks = uncovered(&parts, shard, bucket, &covered);
+            let rollup = rollup_of(&parts, shard, bucket, &blocks);
+            let rollups: Vec<&Bucket> = rollup.iter().map(Arc::as_ref).collect();
+            Piece::memory(scan_all(&rollups, &question.query, &question.context))
+        };
+        Ok(self.compute(scan).await)
+    }
+
+    async fn scan_segment(
+        &self,
+        question: &Arc<Question>,
+        source: Source,
+        keep: Arc<Keep>,
+        last_try: bool,
+    ) -> Result<Piece, Outdated> {
+        let rollups = match self.history.reader.rollups(&source.segment, &source.want, &keep).await {
+            Ok(rollups) => rollups,
+            Err(ReadError::Gone { .. }) if !last_try => return Err(Outdated),
+            Err(error) => {
+                self.metrics.store_failed();
+                tracing::error!(%error, "an answer lacks a part of history");
+                return Ok(Piece {
+                    gap: Some(error.to_string()),
+                    ..Piece::segment(Scanned::new(&question.query))
+                });
+            }
+        };
+        let question = Arc::clone(question);
+        let scan = move || Piece::segment(scan_all(&refs(&rollups), &question.query, &question.context));
+        Ok(self.compute(scan).await)
+    }
+}
+
+/// A piece that was read, and the day that is not complete without it.
+type Read = (DayStart, Result<Piece, Outdated>);
+
+fn at<'a>(
+    day: DayStart,
+    piece: impl Future<Output = Result<Piece, Outdated>> + Send + 'a,
+) -> BoxFuture<'a, Read> {
+    async move { (day, piece.await) }.boxed()
+}
+
+/// A piece of the answer.
+struct Piece {
+    scanned: Scanned,
+    is_segment: bool,
+    gap: Option<String>,
+}
+
+impl Piece {
+    fn memory(scanned: Scanned) -> Self {
+        Self { scanned, is_segment: false, gap: None }
+    }
+
+    fn segment(scanned: Scanned) -> Self {
+        Self { scanned, is_segment: true, gap: None }
+    }
+}
+
+/// Pieces by day, and what complete days have come to.
+struct Merging {
+    question: Arc<Question>,
+    days: BTreeMap<DayStart, (usize, Scanned)>,
+    all: Scanned,
+    /// Values that segments have: several parts of one dimension count together.
+    in_segments: tidemark_rollup::scan::DistinctCounts,
+}
+
+impl Merging {
+    fn new(question: &Arc<Question>, pieces: impl Iterator<Item = DayStart>) -> Self {
+        let mut days: BTreeMap<DayStart, (usize, Scanned)> = BTreeMap::new();
+        for day in pieces {
+            days.entry(day).or_insert_with(|| (0, Scanned::new(&question.query))).0 += 1;
+        }
+        let all = Scanned::new(&question.query);
+        Self { question: Arc::clone(question), days, all, in_segments: Default::default() }
+    }
+
+    async fn add(mut self, day: DayStart, piece: Piece) -> Self {
+        // Merging takes its time: away from the threads that serve connections.
+        let merging = tokio::task::spawn_blocking(move || {
+            self.merge(day, piece);
+            self
+        });
+        match merging.await {
+            Ok(merged) => merged,
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        }
+    }
+
+    fn merge(&mut self, day: DayStart, mut piece: Piece) {
+        if piece.is_segment {
+            self.in_segments.merge(&std::mem::take(&mut piece.scanned.distinct));
+        }
+        if let Some(gap) = piece.gap {
+            piece.scanned.partial.facts.note_gap(gap);
+        }
+        let Some((left, scanned)) = self.days.get_mut(&day) else { return };
+        scanned.merge(&piece.scanned);
+        *left -= 1;
+        if *left > 0 {
+            return;
+        }
+        let Some((_, mut complete)) = self.days.remove(&day) else { return };
+        let query = &self.question.query;
+        // Steps of a day or less have all their rows now, so those that stay are known.
+        if query.granularity != Granularity::All && query.groups_stay_in_one_shard() {
+            complete.partial.keep_first(query);
+        }
+        self.all.merge(&complete);
+    }
+
+    fn finish(mut self, gaps: std::collections::BTreeSet<String>) -> Scanned {
+        self.in_segments.drop_within(self.question.context.share);
+        self.all.distinct.merge(&self.in_segments);
+        gaps.into_iter().for_each(|gap| self.all.partial.facts.note_gap(gap));
+        self.all
+    }
+}

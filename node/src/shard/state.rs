@@ -1,0 +1,324 @@
+//! What a shard's actor knows and does.
+//!
+//! Owns: counting beside the journal, which buckets are in memory, and how they stand to what is committed.
+//! Does not own: messages (`actor`), flushing (`crate::flush`).
+//!
+//! Invariants:
+//! * A block is acknowledged only when the journal has it, or commits cover it.
+//! * What is in memory is a function of blocks: when the journal loses one that was counted already (a full disk), the
+//!   shard is made anew before it does anything else.
+//! * A bucket that is evicted although no commit covers it is not counted into until commits do: the journal has it all.
+
+use super::actor::{Eviction, Flushing, OpenPass, Receipts, ShardView, Usage};
+use super::parts::ShardParts;
+use crate::admission::Permit;
+use crate::committed::Committed;
+use crate::query::Question;
+use crate::rebuild::{rebuilt, uncovered, wait_for_journal};
+use crate::shard::ApplyError;
+use ractor::RpcReplyPort;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tidemark_history::day::DayStart;
+use tidemark_proto::v1;
+use tidemark_rollup::block::BlockId;
+use tidemark_rollup::bucket::Bucket;
+use tidemark_rollup::census::Census;
+use tidemark_rollup::event::GRACE;
+use tidemark_rollup::scan::{
+    DimensionOfBucket, DistinctCounts, Scanned, needs, scan_all, scan_order_uncut, scan_winners, take_census,
+};
+use tidemark_rollup::shard::{Applied, Relation, Shard};
+use tidemark_rollup::sharding::ShardId;
+use tidemark_rollup::time::BucketStart;
+
+pub(super) struct State {
+    shard: Shard,
+    parts: Arc<ShardParts>,
+    /// Buckets that were evicted while only the journal has them.
+    in_journal: BTreeSet<BucketStart>,
+    /// How many blocks the journal could not keep after they had been counted here.
+    lost: Arc<AtomicU64>,
+    /// How many of these are counted no more.
+    dropped: u64,
+}
+
+impl State {
+    pub(super) fn new(id: ShardId, parts: Arc<ShardParts>) -> Self {
+        let shard = Shard::new(id, parts.rules.clone());
+        Self { shard, parts, in_journal: BTreeSet::new(), lost: Arc::default(), dropped: 0 }
+    }
+
+    /// Counts a block at once and replies when the journal has it: many blocks share one write.
+    pub(super) fn apply(
+        &mut self,
+        block: v1::Block,
+        admitted: Permit,
+        reply: RpcReplyPort<Result<Applied, ApplyError>>,
+    ) {
+        // Asked first: what is counted and then cannot be kept makes the shard anew.
+        if let Err(full) = self.parts.journal.usage().accepting {
+            let _ = reply.send(Err(ApplyError::Journal(full.into())));
+            return;
+        }
+        match self.count(&block) {
+            Err(error) => _ = reply.send(Err(error)),
+            Ok((id, applied)) => {
+                let lost = Arc::clone(&self.lost);
+                let buckets = applied.buckets.clone();
+                let done = move |kept: Result<(), tidemark_journal::AppendError>| {
+                    if kept.is_err() {
+                        // Before the reply: the sender's next copy must find the shard made anew.
+                        lost.fetch_add(1, Ordering::SeqCst);
+                    }
+                    let _ = reply.send(kept.map(|()| applied).map_err(ApplyError::Journal));
+                    drop(admitted);
+                };
+                self.parts.remembered(id.shard).note_appended(id);
+                // A repeated block too: its first copy may still be on its way, or have failed.
+                self.parts.journal.append(id, buckets, block, Box::new(done));
+            }
+        }
+    }
+
+    fn count(&mut self, block: &v1::Block) -> Result<(BlockId, Applied), ApplyError> {
+        let remembered = self.parts.remembered(self.shard.id());
+        let id = BlockId::of(block, self.parts.rules.shards)?;
+        if !remembered.begin(id) {
+            return Err(ApplyError::Quarantined);
+        }
+        let applied = self.shard.apply(block);
+        remembered.end();
+        let mut applied = applied?;
+        for start in applied.buckets.iter().filter(|start| self.in_journal.contains(start)) {
+            self.shard.forget(*start);
+        }
+        if applied.repeated && self.is_committed(id, &applied.buckets) {
+            applied.buckets.clear();
+        }
+        Ok((id, applied))
+    }
+
+    fn is_committed(&self, id: BlockId, buckets: &[BucketStart]) -> bool {
+        let committed = self.parts.committed.borrow();
+        let covers = |&start: &BucketStart| {
+            let coverage = committed.coverage(start, id.shard);
+            coverage
+                .is_ok_and(|coverage| coverage.is_some_and(|coverage| coverage.contains(id.producer, id.seq)))
+        };
+        buckets.iter().all(covers)
+    }
+
+    /// Makes the shard from the journal and from what it knows of commits.
+    pub(super) async fn rebuild(&mut self) {
+        let id = self.shard.id();
+        self.dropped = self.lost.load(Ordering::SeqCst);
+        if let Some(block) = self.parts.remembered(id).set_unfinished_aside() {
+            self.parts.metrics.block_quarantined();
+            tracing::error!(%block, "the shard failed while counting this block; set it aside, its events are not counted");
+        }
+        self.parts.in_journal.fetch_sub(self.in_journal.len(), Ordering::Relaxed);
+        self.in_journal.clear();
+        // The semaphore is never closed.
+        let _turn = self.parts.rebuilding.acquire().await;
+        let parts = Arc::clone(&self.parts);
+        let rebuilding = tokio::task::spawn_blocking(move || rebuilt(id, &parts));
+        match rebuilding.await {
+            Ok(shard) => self.shard = shard,
+            // A block of the journal makes it fail: fail as well, so that the block is set aside.
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        }
+    }
+
+    /// Makes the shard anew where it counts blocks that the journal does not have.
+    pub(super) async fn drop_what_the_journal_lost(&mut self) {
+        if self.lost.load(Ordering::SeqCst) != self.dropped {
+            tracing::warn!(shard = %self.shard.id(), "the journal could not keep blocks; making the shard anew without them");
+            self.rebuild().await;
+        }
+    }
+
+    pub(super) fn view(&mut self, question: &Question, pass: &OpenPass) -> ShardView {
+        let Question { query, context, now, committed, days } = question;
+        let mut view = ShardView::default();
+        let starts: Vec<BucketStart> = self
+            .shard
+            .buckets()
+            .map(|bucket| bucket.start())
+            .chain(self.in_journal.iter().copied())
+            .filter(|&start| needs(query, start))
+            .collect();
+        let mut in_memory = Vec::new();
+        for start in starts {
+            if self.in_journal.contains(&start) {
+                view.in_journal.push(start);
+                continue;
+            }
+            match self.stand(start, committed, days.contains(&DayStart::of(start))) {
+                Ok(Stand::Alone) => in_memory.push(start),
+                Ok(Stand::AloneDespiteCommits) => {
+                    view.whole.push(start);
+                    in_memory.push(start);
+                }
+                Ok(Stand::LeftToCommits) => {}
+                Err(day) => view.unknown.push(day),
+            }
+        }
+        if !view.unknown.is_empty() {
+            return ShardView { unknown: view.unknown, ..ShardView::default() };
+        }
+        // A bucket is open until it has ended and waited for stragglers.
+        let closed_before = now.minus(GRACE);
+        let needed = in_memory.iter().filter_map(|&start| self.shard.bucket(start));
+        let (closed, open): (Vec<_>, Vec<_>) =
+            needed.partition(|bucket| bucket.start().end() <= closed_before);
+        view.closed = closed.into_iter().cloned().collect();
+        view.first_open = open.iter().map(|bucket| bucket.start()).min();
+        let open: Vec<&Bucket> = open.into_iter().map(Arc::as_ref).collect();
+        let scan = || match pass {
+            OpenPass::Everything => scan_all(&open, query, context),
+            OpenPass::Order => scan_order_uncut(&open, query, context),
+            OpenPass::Winners(winners) => {
+                let partial = scan_winners(&open, winners, query, context);
+                Scanned { partial, distinct: DistinctCounts::default() }
+            }
+        };
+        view.open = (!open.is_empty()).then(scan);
+        view
+    }
+
+    /// Whether what is in memory of a bucket counts beside its commits; it is made so that it can be told.
+    fn stand(&mut self, start: BucketStart, committed: &Committed, as_day: bool) -> Result<Stand, DayStart> {
+        let Some(coverage) = committed.coverage(start, self.shard.id())? else { return Ok(Stand::Alone) };
+        match self.shard.relation(start, &coverage) {
+            Relation::Absent => Ok(Stand::LeftToCommits),
+            Relation::Remainder => Ok(Stand::Alone),
+            Relation::Whole if !as_day => Ok(Stand::AloneDespiteCommits),
+            Relation::Whole | Relation::Mixed => {
+                wait_for_journal(&self.parts, self.shard.id());
+                self.shard.forget(start);
+                for block in uncovered(&self.parts, self.shard.id(), start, &coverage) {
+                    if let Err(error) = self.shard.restore(&block, &|of| of == start) {
+                        tracing::error!(shard = %self.shard.id(), %error, "a block of the journal cannot be read any more");
+                    }
+                }
+                let is_there = self.shard.bucket(start).is_some();
+                Ok(if is_there { Stand::Alone } else { Stand::LeftToCommits })
+            }
+        }
+    }
+
+    pub(super) fn take_census(&self, of: &[DimensionOfBucket]) -> Vec<Census> {
+        let asked: BTreeSet<BucketStart> = of.iter().map(|of| of.bucket).collect();
+        let buckets: Vec<Arc<Bucket>> =
+            asked.iter().filter_map(|&start| self.shard.bucket(start).cloned()).collect();
+        take_census(&buckets, of)
+    }
+
+    pub(super) fn sites(&self) -> Vec<String> {
+        let names = self.shard.buckets().flat_map(|bucket| bucket.sites());
+        let distinct: BTreeSet<&str> = names.filter(|name| !name.is_empty()).collect();
+        distinct.into_iter().map(str::to_owned).collect()
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let sizes = self.shard.buckets().map(|bucket| (bucket.start(), bucket.heap_bytes() as u64));
+        Usage {
+            rollup_bytes: self.shard.heap_bytes() as u64,
+            rows: self.shard.row_count() as u64,
+            buckets: sizes.collect(),
+        }
+    }
+
+    pub(super) fn flushing(&mut self, start: BucketStart) -> Flushing {
+        let bucket = self.shard.bucket(start).cloned().filter(|_| !self.in_journal.contains(&start));
+        Flushing { bucket, duplicates: self.shard.take_duplicates(start) }
+    }
+
+    pub(super) fn keep_duplicates(&mut self, start: BucketStart, by_site: BTreeMap<String, u64>) {
+        self.shard.add_duplicates(start, by_site);
+    }
+
+    pub(super) fn evict(&mut self, eviction: Eviction) {
+        let committed = Arc::clone(&self.parts.committed.borrow());
+        let id = self.shard.id();
+        let covered = |bucket: &Bucket| {
+            let coverage = committed.coverage(bucket.start(), id);
+            coverage
+                .is_ok_and(|coverage| coverage.is_some_and(|coverage| coverage.includes(bucket.coverage())))
+        };
+        let before = self.in_journal.len();
+        let last = eviction.committed_before.max(eviction.any_before);
+        let old: Vec<Arc<Bucket>> =
+            self.shard.buckets().take_while(|bucket| bucket.start() < last).cloned().collect();
+        for bucket in old {
+            let start = bucket.start();
+            if start < eviction.committed_before && covered(&bucket) {
+                self.shard.forget(start);
+            } else if start < eviction.any_before && committed.is_loaded() {
+                self.shard.forget(start);
+                self.in_journal.insert(start);
+            }
+        }
+        // What commits cover by now is theirs to answer.
+        let journal = &self.parts.journal;
+        self.in_journal.retain(|&start| !journal.blocks_of(id, start).is_empty());
+        self.parts.in_journal.fetch_add(self.in_journal.len(), Ordering::Relaxed);
+        self.parts.in_journal.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    pub(super) fn receipts(&mut self, from: BucketStart, to: BucketStart, committed: &Committed) -> Receipts {
+        let mut receipts: BTreeMap<(BucketStart, String), _> = BTreeMap::new();
+        let id = self.shard.id();
+        let mut parted = Shard::new(id, self.parts.rules.clone());
+        let mut unknown = Vec::new();
+        let starts: Vec<BucketStart> = self.shard.buckets().map(|bucket| bucket.start()).collect();
+        for start in
+            starts.into_iter().chain(self.in_journal.clone()).filter(|start| (from..to).contains(start))
+        {
+            let coverage = match committed.coverage(start, id) {
+                Ok(coverage) => coverage.unwrap_or_default(),
+                Err(day) => {
+                    unknown.push(day);
+                    continue;
+                }
+            };
+            let remainder = self.shard.relation(start, &coverage) == Relation::Remainder;
+            match self.shard.bucket(start).filter(|_| remainder) {
+                Some(bucket) => {
+                    for site in bucket.sites() {
+                        let facts = bucket.facts(site).cloned().unwrap_or_default();
+                        receipts.insert((start, site.to_owned()), facts);
+                    }
+                }
+                None => {
+                    for block in uncovered(&self.parts, id, start, &coverage) {
+                        // What cannot be read is reported where it is first met.
+                        let _ = parted.restore(&block, &|of| of == start);
+                    }
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            return Err(unknown);
+        }
+        for (start, site, facts) in parted.receipts(from, to) {
+            receipts.insert((start, site), facts);
+        }
+        for (start, site, events) in self.shard.duplicates(from, to) {
+            receipts.entry((start, site.to_owned())).or_default().duplicate += events;
+        }
+        Ok(receipts.into_iter().map(|((start, site), facts)| (start, site, facts)).collect())
+    }
+}
+
+/// How what is in memory of a bucket stands to its commits.
+enum Stand {
+    /// It counts, beside what is committed.
+    Alone,
+    /// It counts, instead of what is committed.
+    AloneDespiteCommits,
+    /// Commits have all of it.
+    LeftToCommits,
+}
