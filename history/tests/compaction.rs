@@ -52,7 +52,7 @@ async fn five_minute_rows_stay_and_rows_of_the_day_are_what_a_recount_says() {
 
 #[tokio::test]
 async fn how_many_rows_are_in_memory_at_once_changes_no_row() {
-    for (limit, rows_at_once) in [(10_000, 60), (3, 60), (3, 7), (2, 1)] {
+    for (limit, rows_at_once) in [(10_000, 60), (3, 60), (3, 7), (2, 1), (9, 1), (8, 7)] {
         let mut world = World::new(8, limit).await;
         for seed in 0..2 {
             world.commit(&events(seed, 200, day(), &[1, 2])).await;

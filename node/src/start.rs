@@ -132,7 +132,7 @@ impl Node {
         let address = listener.local_addr().map_err(listen_error)?;
         let membership = Membership::fixed(&config, address)?;
         let meter = parts.metrics.of_node(&config.id);
-        let journal = open_journal(&config).await?;
+        let journal = open_journal(&config, &meter).await?;
         let stop = shutdown.child_token();
         // History outlives the services: what is closed is flushed when the last stream has ended.
         let history_stop = CancellationToken::new();
@@ -295,7 +295,7 @@ async fn routes(services: Services) -> Result<Routes, tonic_reflection::server::
 }
 
 /// Opens the journal and says what became of it.
-async fn open_journal(config: &NodeConfig) -> Result<Journal, StartError> {
+async fn open_journal(config: &NodeConfig, meter: &NodeMeter) -> Result<Journal, StartError> {
     let settings = JournalConfig {
         sync: config.sync,
         limit_bytes: config.journal_limit_bytes,
@@ -311,6 +311,8 @@ async fn open_journal(config: &NodeConfig) -> Result<Journal, StartError> {
         tracing::warn!(file = %cut.file.display(), bytes = cut.bytes, "cut off the torn end of the journal; nothing in it was acknowledged");
     }
     for damage in &recovered.damaged {
+        // How many it were cannot be told: one at least.
+        meter.block_lost();
         tracing::error!(file = %damage.file.display(), offset = damage.offset, bytes = damage.bytes, "set damaged bytes of the journal aside; blocks in them are lost here");
     }
     tracing::info!(blocks = recovered.blocks, bytes = recovered.bytes, took = ?recovered.took, "opened the journal");

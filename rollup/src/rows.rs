@@ -14,8 +14,8 @@ use crate::folds::Folds;
 use crate::measure::{MeasureColumn, NOWHERE};
 use crate::schema::Schema;
 use crate::sharding::{ShardCount, ShardId, page_hash};
-use crate::table::SiteFacts;
-use crate::time::BucketStart;
+use crate::table::{SiteFacts, TupleSet};
+use crate::time::{BucketStart, EventTime};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -172,8 +172,8 @@ struct Layout<'a> {
     sites: Texts,
     urls: Texts,
     values: Vec<Texts>,
-    /// Distinct tuples of value ids.
-    tuples: HashMap<Vec<u32>, u32>,
+    /// Distinct tuples of value ids, with room for every dimension.
+    tuples: TupleSet,
     /// Per source row in the order of parts and sites: its key, of ids.
     keys: Vec<[u32; 4]>,
 }
@@ -187,6 +187,9 @@ impl<'a> Layout<'a> {
             texts.0.intern("");
             texts.0.intern(OTHER);
         }
+        let width = schema.dimensions().len();
+        let mut tuples = TupleSet::new(width);
+        (0..width).for_each(|dimension| _ = tuples.slot_or_insert(dimension));
         let rows = parts.iter().map(|part| part.bucket.row_count()).sum();
         let mut layout = Self {
             schema,
@@ -194,7 +197,7 @@ impl<'a> Layout<'a> {
             sites: Texts::default(),
             urls: Texts::default(),
             values,
-            tuples: HashMap::new(),
+            tuples,
             keys: Vec::with_capacity(rows),
         };
         parts.iter().for_each(|part| layout.read(part, folds));
@@ -225,11 +228,12 @@ impl<'a> Layout<'a> {
                 })
                 .collect();
             let mut tuple_ids = vec![NOWHERE; bucket.tuples.len()];
+            let mut key = Vec::with_capacity(dimensions.len());
             for (&url, &tuple) in table.url.iter().zip(&table.tuple) {
                 let known = &mut tuple_ids[tuple as usize];
                 if *known == NOWHERE {
                     let ids = bucket.tuples.get(tuple);
-                    let mut key = Vec::with_capacity(dimensions.len());
+                    key.clear();
                     for (at, &dimension) in dimensions.iter().enumerate() {
                         let slot =
                             dimension.and_then(|dimension| Some((dimension, bucket.tuples.slot(dimension)?)));
@@ -250,8 +254,7 @@ impl<'a> Layout<'a> {
                         }
                         key.push(*mapped);
                     }
-                    let next = self.tuples.len() as u32;
-                    *known = *self.tuples.entry(key).or_insert(next);
+                    *known = self.tuples.intern(&key);
                 }
                 self.keys.push([site_id, url_ids[url as usize], part.start.as_unix_seconds(), *known]);
             }
@@ -262,41 +265,34 @@ impl<'a> Layout<'a> {
         let (sites, site_rank) = self.sites.ranked();
         let (urls, url_rank) = self.urls.ranked();
         let ranked: Vec<(Vec<String>, Vec<u32>)> = self.values.iter().map(Texts::ranked).collect();
-        // Tuples in the order of their values' names.
-        let mut tuples: Vec<(Vec<u32>, u32)> = self
-            .tuples
-            .into_iter()
-            .map(|(ids, tuple)| {
-                let named = ids.iter().zip(&ranked).map(|(&id, (_, rank))| rank[id as usize]);
-                (named.collect(), tuple)
-            })
-            .collect();
-        tuples.sort_unstable();
-        let mut tuple_rank = vec![0_u32; tuples.len()];
-        tuples.iter().enumerate().for_each(|(rank, &(_, tuple))| tuple_rank[tuple as usize] = rank as u32);
-
-        let mut order: Vec<([u32; 4], u32)> = Vec::with_capacity(self.keys.len());
-        for (source, &[site, url, start, tuple]) in self.keys.iter().enumerate() {
-            let key = [site_rank[site as usize], url_rank[url as usize], start, tuple_rank[tuple as usize]];
-            order.push((key, source as u32));
+        // Tuples as positions of their values' names, end to end.
+        let mut named: Vec<u32> = Vec::with_capacity(self.tuples.len() * self.tuples.width());
+        for tuple in 0..self.tuples.len() as u32 {
+            let ids = self.tuples.get(tuple).iter().zip(&ranked);
+            named.extend(ids.map(|(&id, (_, rank))| rank[id as usize]));
         }
-        order.sort_unstable();
+        let width = self.tuples.width();
+        let tuple = |tuple: u32| &named[tuple as usize * width..][..width];
+
+        let mut order: Vec<([u32; 3], u32, u32)> = Vec::with_capacity(self.keys.len());
+        for (source, &[site, url, start, tuple]) in self.keys.iter().enumerate() {
+            let key = [site_rank[site as usize], url_rank[url as usize], start];
+            order.push((key, tuple, source as u32));
+        }
+        order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| tuple(a.1).cmp(tuple(b.1))));
 
         let mut rows = SegmentRows { sites, urls, ..SegmentRows::new(Arc::clone(self.schema)) };
         rows.values = ranked.into_iter().map(|(texts, _)| texts).collect();
         let mut row_of_source = vec![NOWHERE; order.len()];
         let mut previous = None;
-        for (key, source) in order {
-            if previous != Some(key) {
-                previous = Some(key);
-                let [site, url, start, tuple] = key;
+        for (key, id, source) in order {
+            if previous != Some((key, id)) {
+                previous = Some((key, id));
+                let [site, url, start] = key;
                 rows.site.push(site);
                 rows.url.push(url);
-                rows.bucket.push(BucketStart::containing(crate::time::EventTime::from_unix_ms(
-                    i64::from(start) * 1000,
-                )));
-                let ids = &tuples[tuple as usize].0;
-                rows.dimensions.iter_mut().zip(ids).for_each(|(column, &id)| column.push(id));
+                rows.bucket.push(BucketStart::containing(EventTime::from_unix_ms(i64::from(start) * 1000)));
+                rows.dimensions.iter_mut().zip(tuple(id)).for_each(|(column, &id)| column.push(id));
             }
             row_of_source[source as usize] = rows.site.len() as u32 - 1;
         }

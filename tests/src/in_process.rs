@@ -161,7 +161,12 @@ impl Cluster {
 
     /// Waits until `condition` holds.
     pub async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        self.until_within(crate::PATIENCE, what, condition).await;
+    }
+
+    /// Waits until `condition` holds, so long at most.
+    pub async fn until_within(&self, within: Duration, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + within;
         while !condition(self) {
             assert!(tokio::time::Instant::now() < deadline, "still not: {what}");
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be here is a failed test")]
 
+pub mod history_support;
 pub mod http;
 pub mod in_process;
 pub mod logs;
@@ -13,4 +14,4 @@ pub mod processes;
 use std::time::Duration;
 
 /// How long a test waits for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -99,6 +99,11 @@ impl Process {
         address.unwrap_or_else(|| panic!("no address of {what:?} in\n{}", self.logged)).to_owned()
     }
 
+    /// The system's number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Kills the process at once.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();

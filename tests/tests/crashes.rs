@@ -44,7 +44,7 @@ impl Node {
     async fn run(&mut self) {
         let data = self.data.to_str().unwrap().to_owned();
         let arguments = ["node", "--single", "--listen", &self.listen, "--http", &self.http, "--data", &data];
-        let settings = ["--settle", "200ms", "--keep", "0s", "--shards", "8"];
+        let settings = ["--settle", "100ms", "--keep", "0s", "--shards", "8"];
         let arguments: Vec<&str> = arguments.into_iter().chain(settings).collect();
         self.process = Some(Process::start(&arguments, READY).await.unwrap_or_else(|seen| panic!("{seen}")));
     }
@@ -93,13 +93,12 @@ fn seed() -> u64 {
     seed
 }
 
-/// Event number `n`, some minutes or hours old, so that buckets close, are flushed and get late events all the time.
+/// Event number `n`: of now, or of a past bucket, which every 400 events is another one. So buckets settle and are flushed
+/// all the time, and the present one stays in the journal.
 fn event(n: u64, now: EventTime) -> v1::Event {
-    let ago_ms = match n % 4 {
+    let ago_ms = match n % 2 {
         0 => 0,
-        1 => 7 * 60_000,
-        2 => 3 * 3_600_000,
-        _ => 26 * 3_600_000,
+        _ => (1 + n / 400 % 500) as i64 * 300_000,
     };
     v1::Event {
         site: Bytes::from_static(SITE.as_bytes()),
@@ -140,7 +139,7 @@ async fn every_acknowledged_event_is_counted_once_after_thirty_kills() {
     let stop = Arc::new(AtomicBool::new(false));
     let producing = tokio::spawn(stream(format!("http://{}", node.listen), 1, Arc::clone(&stop)));
     for _ in 0..30 {
-        tokio::time::sleep(Duration::from_millis(random.next() % 700)).await;
+        tokio::time::sleep(Duration::from_millis(random.next() % 1_500)).await;
         node.kill().await;
         node.run().await;
     }

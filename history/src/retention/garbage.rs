@@ -9,7 +9,7 @@
 //! * Objects whose paths are not ours stay.
 //! * While anything of history cannot be read, everything stays: what it names is not known.
 
-use crate::catalog::{Catalog, CatalogError, CatalogSettings, Damage, History};
+use crate::catalog::{Catalog, CatalogError, CatalogSettings, Damage, History, Scope};
 use crate::compact::Compactor;
 use crate::paths::ObjectPath;
 use crate::retry::{RetryError, retry};
@@ -127,6 +127,9 @@ impl Compactor {
         let catalog = Catalog::load(store, CatalogSettings::new(self.settings.seed)).await?;
         let history = catalog.current();
         damaged(&history)?;
+        // Who begins anew cannot tell a replacement that is lost from one that never was; who knew it can.
+        self.catalog.refresh(Scope::All).await?;
+        damaged(&self.catalog.current())?;
         self.check_all_there(&listed, &history).await?;
         Ok(garbage(&listed, &history, self.clock.now(), grace))
     }

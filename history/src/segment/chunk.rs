@@ -7,15 +7,19 @@ use super::error::Flaw;
 use super::page::{Page, Unpacker};
 use super::thrift::{PageKind, take_header};
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::ops::Range;
+use std::rc::Rc;
 
 /// A column of a row group, its checksum verified.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Chunk {
     pub(super) bytes: Bytes,
     /// Bytes of all pages, unpacked.
     pub(super) unpacked_bytes: u64,
     pub(super) nullable: bool,
+    /// Shared by the columns of one reading: making one costs more than unpacking a small column.
+    pub(super) unpacker: Rc<RefCell<Unpacker>>,
 }
 
 /// Takes what a chunk holds.
@@ -31,7 +35,7 @@ impl Chunk {
     /// Gives the wanted rows, which ascend, to `sink`.
     pub(super) fn read(&self, wanted: &[Range<u32>], sink: &mut impl Sink) -> Result<(), Flaw> {
         let Some(end) = wanted.last().map(|range| range.end) else { return Ok(()) };
-        let mut unpacker = Unpacker::new()?;
+        let mut unpacker = self.unpacker.borrow_mut();
         let mut rest: &[u8] = &self.bytes;
         let (mut row, mut wanted) = (0_u32, wanted);
         let mut picks = Vec::new();

@@ -186,11 +186,12 @@ impl<F: FnMut(Option<&[u8]>) -> Result<(), Flaw>> Sink for Binaries<F> {
 #[cfg(test)]
 mod tests {
     use super::super::layout::{Kind, Layout};
+    use super::super::page::Unpacker;
     use super::super::write::{RowGroup, write_rollup};
     use super::*;
     use parquet::file::metadata::ParquetMetaDataReader;
     use proptest::prelude::*;
-    use std::sync::{Arc, LazyLock};
+    use std::sync::Arc;
     use tidemark_rollup::measure::MeasureColumn;
     use tidemark_rollup::measure::unique::Unique;
     use tidemark_rollup::rows::SegmentRows;
@@ -201,7 +202,7 @@ mod tests {
     const ROWS: u32 = 20_000;
 
     /// Columns of several pages: by dictionary, as differences, and with NULLs.
-    static CHUNKS: LazyLock<Vec<(Kind, Chunk)>> = LazyLock::new(|| {
+    fn chunks() -> Vec<(Kind, Chunk)> {
         let measures = ["bytes=sum(bytes)", "visitors=unique(visitor)"].map(|line| line.parse().unwrap());
         let schema = Arc::new(Schema::new(vec!["device".to_owned()], measures.to_vec()).unwrap());
         let mut rows = SegmentRows::new(Arc::clone(&schema));
@@ -225,10 +226,16 @@ mod tests {
             let (start, len) = column.byte_range();
             let bytes = written.bytes.slice(start as usize..(start + len) as usize);
             let unpacked_bytes = column.uncompressed_size() as u64;
-            (columns[at].kind, Chunk { bytes, unpacked_bytes, nullable: columns[at].physical().1 })
+            let unpacker = Unpacker::shared().unwrap();
+            (columns[at].kind, Chunk { bytes, unpacked_bytes, nullable: columns[at].physical().1, unpacker })
         };
         (0..columns.len()).map(chunk).collect()
-    });
+    }
+
+    thread_local! {
+        // Writing them takes longer than all cases.
+        static CHUNKS: Vec<(Kind, Chunk)> = chunks();
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
@@ -241,7 +248,7 @@ mod tests {
             by in 1_u8..,
             first in 0..ROWS,
         ) {
-            let (kind, chunk) = &CHUNKS[column.index(CHUNKS.len())];
+            let (kind, chunk) = CHUNKS.with(|chunks| chunks[column.index(chunks.len())].clone());
             let mut bytes = chunk.bytes.to_vec();
             let at = at % bytes.len();
             bytes[at] ^= by;

@@ -6,6 +6,8 @@
 use super::error::Flaw;
 use super::thrift::{Encoding, PageHeader};
 use super::{delta, hybrid};
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// Pages are written with a hundredth of it. Bounds what a few bytes can claim.
 const MAX_PAGE_ROWS: u32 = 1 << 20;
@@ -58,9 +60,11 @@ pub(super) struct Unpacker {
 }
 
 impl Unpacker {
-    pub(super) fn new() -> Result<Self, Flaw> {
+    /// One for the columns that are read together.
+    pub(super) fn shared() -> Result<Rc<RefCell<Self>>, Flaw> {
         let zstd = zstd::bulk::Decompressor::new().map_err(|error| error.to_string())?;
-        Ok(Self { zstd, body: Vec::new(), slots: Vec::new(), ids: Vec::new(), integers: Vec::new() })
+        let (body, slots, ids, integers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Ok(Rc::new(RefCell::new(Self { zstd, body, slots, ids, integers })))
     }
 
     /// The bytes of a page, of which the whole column has at most `limit`.

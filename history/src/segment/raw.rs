@@ -16,7 +16,7 @@ use super::chunk::{Chunk, Sink};
 use super::column::read_integers;
 use super::error::{Flaw, SegmentError, WriteError};
 use super::footer::{ChunkAt, check_tail};
-use super::page::{Page, Values, each_binary};
+use super::page::{Page, Unpacker, Values, each_binary};
 use super::write::{Written, base_properties};
 use bytes::Bytes;
 use parquet::basic::{LogicalType, Repetition, TimeUnit, Type as Physical};
@@ -28,6 +28,7 @@ use parquet::file::properties::EnabledStatistics;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{Type, TypePtr};
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_proto::v1;
 use xxhash_rust::xxh3::xxh3_64;
@@ -166,11 +167,17 @@ fn read_group(group: &RowGroupMetaData, body: &Bytes, blocks: &mut Vec<v1::Block
     if group.num_columns() != COLUMNS.len() {
         return Err("a row group lacks a column".into());
     }
+    let unpacker = Unpacker::shared()?;
     let chunk = |at: usize| -> Result<Chunk, Flaw> {
         // The whole object's checksum was verified.
         let at = ChunkAt::column(group.column(at), 0, u64::from(len), body.len() as u64)?;
         let bytes = body.slice(at.bytes.start as usize..at.bytes.end as usize);
-        Ok(Chunk { bytes, unpacked_bytes: at.unpacked_bytes, nullable: false })
+        Ok(Chunk {
+            bytes,
+            unpacked_bytes: at.unpacked_bytes,
+            nullable: false,
+            unpacker: Rc::clone(&unpacker),
+        })
     };
     let all = 0..len;
     let wanted = std::slice::from_ref(&all);

@@ -9,9 +9,11 @@ use super::error::{Flaw, SegmentError};
 use super::facts;
 use super::fetched::Fetched;
 use super::layout::Kind;
-use super::page::NULL;
+use super::page::{NULL, Unpacker};
 use super::plan::{GroupPlan, Plan, Span, measure_kind};
+use std::cell::RefCell;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_rollup::dictionary::Dictionary;
 use tidemark_rollup::measure::MeasureColumn;
@@ -22,7 +24,8 @@ use tidemark_rollup::time::BucketStart;
 
 /// Reads all planned row groups.
 pub(super) fn read(plan: &Plan, fetched: &Fetched<'_>) -> Result<SegmentRows, SegmentError> {
-    let mut reading = Reading::new(plan, fetched);
+    let unpacker = Unpacker::shared().map_err(|flaw| flaw.unreadable(&plan.segment.path))?;
+    let mut reading = Reading::new(plan, fetched, unpacker);
     for group in &plan.groups {
         if !group.facts.is_empty() {
             facts::read(&mut reading, group)?;
@@ -38,6 +41,7 @@ pub(super) fn read(plan: &Plan, fetched: &Fetched<'_>) -> Result<SegmentRows, Se
 pub(super) struct Reading<'a> {
     pub(super) plan: &'a Plan,
     fetched: &'a Fetched<'a>,
+    unpacker: Rc<RefCell<Unpacker>>,
     sites: Dictionary,
     urls: Dictionary,
     values: Vec<Dictionary>,
@@ -53,7 +57,7 @@ struct Picked {
 }
 
 impl<'a> Reading<'a> {
-    fn new(plan: &'a Plan, fetched: &'a Fetched<'a>) -> Self {
+    fn new(plan: &'a Plan, fetched: &'a Fetched<'a>, unpacker: Rc<RefCell<Unpacker>>) -> Self {
         let schema = Arc::clone(&plan.projection.schema);
         let mut unset = Dictionary::default();
         // The empty text is "not set", and always the first.
@@ -61,6 +65,7 @@ impl<'a> Reading<'a> {
         Self {
             plan,
             fetched,
+            unpacker,
             sites: Dictionary::default(),
             urls: Dictionary::default(),
             values: vec![unset; schema.dimensions().len()],
@@ -76,7 +81,8 @@ impl<'a> Reading<'a> {
             .map(|at| (&segment.layout.columns()[at], &segment.groups[group].columns[at]));
         let (column, at) = found.ok_or_else(|| self.unreadable("a column is missing".into()))?;
         let bytes = self.fetched.verified(at, &format!("column {:?}", column.name))?;
-        Ok(Chunk { bytes, unpacked_bytes: at.unpacked_bytes, nullable: column.physical().1 })
+        let unpacker = Rc::clone(&self.unpacker);
+        Ok(Chunk { bytes, unpacked_bytes: at.unpacked_bytes, nullable: column.physical().1, unpacker })
     }
 
     pub(super) fn unreadable(&self, flaw: Flaw) -> SegmentError {

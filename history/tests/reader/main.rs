@@ -6,7 +6,6 @@ mod common;
 
 mod disk;
 mod exact;
-mod figures;
 mod made;
 mod memory;
 mod store;

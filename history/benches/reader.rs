@@ -1,4 +1,10 @@
-//! What reading costs. `cargo test --release -p tidemark-history --test reader -- --ignored --nocapture figures`
+//! What reading small segments costs. `cargo bench -p tidemark-history --bench reader`
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark may stop where it is")]
+
+#[path = "../../rollup/tests/common/mod.rs"]
+mod common;
+#[path = "../tests/reader/made.rs"]
+mod made;
 
 use crate::made::{LIMIT, Made, all, config, keep_all, of_site, path, small};
 use std::time::{Duration, Instant};
@@ -7,9 +13,7 @@ use tidemark_history::reader::{Reader, Want};
 use tidemark_history::segment::{Footer, Selection};
 use tidemark_history::store::Store;
 
-#[test]
-#[ignore = "prints figures; in a debug build they say nothing"]
-fn figures_of_reading_small_segments_from_a_folder() {
+fn main() {
     let segments: Vec<_> = (0..1000).map(|n| small(&path(n))).collect();
     let folder = TempDir::new().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
