@@ -6,6 +6,7 @@
 use crate::demo::DemoSettings;
 use crate::history::rebuild::RebuildOptions;
 use crate::history::receipt::ReceiptOptions;
+use crate::history::retain::RetainOptions;
 use crate::history::segments::SegmentsOptions;
 use crate::history::verify::VerifyOptions;
 use crate::members::MembersOptions;
@@ -25,7 +26,7 @@ pub(crate) const SERVING: [&str; 3] = ["demo", "node", "coordinator"];
 
 /// The commands that work on what nodes keep. They take some of a node's settings, also from its file, and pass over the
 /// others.
-const READING: [&str; 3] = ["rebuild", "verify", "segments"];
+const READING: [&str; 4] = ["rebuild", "verify", "retain", "segments"];
 
 /// How settings are written, at the end of the help of every command that serves.
 const FORMS: &str = "\
@@ -74,6 +75,8 @@ pub(crate) enum Command {
     Verify(VerifyOptions),
     /// Count a site's raw events anew under the present schema, and put that in the place of what is stored
     Rebuild(RebuildOptions),
+    /// List what of history is no longer kept, or delete it: nodes do that by themselves every hour
+    Retain(RetainOptions),
     /// Print which Parquet files hold what is committed, for other programs to read
     Segments(SegmentsOptions),
 }

@@ -65,6 +65,7 @@ async fn run(line: CommandLine) -> anyhow::Result<()> {
         Command::Receipt(options) => history::receipt::run(&options).await,
         Command::Verify(options) => history::verify::run(&options).await,
         Command::Rebuild(options) => history::rebuild::run(&options).await,
+        Command::Retain(options) => history::retain::run(&options).await,
         Command::Segments(options) => history::segments::run(&options).await,
     }
 }

@@ -8,7 +8,7 @@
 //! * Rows of other sites and of other buckets are taken over as they are, under the schema that they had.
 //! * Only what raw events tell completely is counted anew.
 
-use crate::catalog::{Concerns, Day, History, Scope};
+use crate::catalog::{Concerns, Day, Fault, History, Scope};
 use crate::compact::day::{ByBucket, by_schema, group_of, is_expired, raw_segments, replaced_buckets};
 use crate::compact::load::{Group, Pick, Raw, Rollup};
 use crate::compact::make::first_bucket;
@@ -111,8 +111,11 @@ fn buckets_of(day: &Day, asked: &Asked) -> Result<Vec<BucketStart>, RebuildError
 }
 
 fn check(history: &History, day: DayStart, asked: &Asked) -> Result<(), CompactError> {
-    // A replacement that cannot be read may be of any day, and may hold for this one.
-    let hidden = history.damage_of(day).iter().any(|damage| damage.concerns == Concerns::Everything);
+    // A replacement that cannot be read may be of any day, and may hold for this one. A commit that cannot be read names raw
+    // events that nobody else does: they would be gone for good.
+    let hidden = history.damage_of(day).iter().any(|damage| {
+        damage.concerns == Concerns::Everything || matches!(damage.fault, Fault::Unreadable(_))
+    });
     if asked.repairs(day) && !hidden { Ok(()) } else { check_damage(history, day) }
 }
 

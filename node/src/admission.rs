@@ -25,9 +25,9 @@ pub enum Refused {
         /// The limit.
         in_flight_bytes: usize,
     },
-    /// Long: nothing frees memory by itself.
+    /// Long: all that could be evicted is; what is left is open, or waits for the store.
     #[error(
-        "the memory budget of {budget_bytes} bytes is used up ({used_bytes}); raise memory_budget, add nodes, or restart the node"
+        "the memory budget of {budget_bytes} bytes is used up ({used_bytes}); wait until closed buckets are evicted, raise memory_budget, or add nodes"
     )]
     Memory {
         /// The limit.

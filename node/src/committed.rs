@@ -27,6 +27,8 @@ pub struct Committed {
     replaced: Arc<BTreeMap<ShardId, Coverage>>,
     /// Something of history is damaged.
     is_damaged: bool,
+    /// Counts up with each change.
+    version: u64,
 }
 
 impl Committed {
@@ -38,6 +40,11 @@ impl Committed {
     /// Whether the node knows what is committed.
     pub fn is_loaded(&self) -> bool {
         self.history.is_some()
+    }
+
+    /// Tells older knowledge from newer.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Whether nothing of history is known to be damaged.
@@ -55,7 +62,13 @@ impl Committed {
         let days = self.days.iter().filter(|(day, (number, _))| holds(day, *number));
         let days = days.map(|(day, known)| (*day, known.clone())).collect();
         let is_damaged = !history.damaged().is_empty();
-        Self { history: Some(history), days, replaced: Arc::clone(&self.replaced), is_damaged }
+        Self {
+            history: Some(history),
+            days,
+            replaced: Arc::clone(&self.replaced),
+            is_damaged,
+            version: self.version + 1,
+        }
     }
 
     /// The same with the coverage of a day, as this replacement of it has it.
@@ -72,7 +85,7 @@ impl Committed {
         while days.len() > MAX_DAYS {
             days.pop_first();
         }
-        Self { days, replaced: Arc::new(replaced), ..self.clone() }
+        Self { days, replaced: Arc::new(replaced), version: self.version + 1, ..self.clone() }
     }
 
     /// Whether the coverage of a day is here, as this replacement of it has it.

@@ -17,9 +17,9 @@ use crate::metrics::NodeMeter;
 use crate::shard::{OpenPass, ShardError, ShardHandle, ShardParts, ShardView};
 use crate::sources::whole_days;
 use futures::future::join_all;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidemark_history::day::DayStart;
 use tidemark_rollup::bucket::Bucket;
@@ -31,6 +31,9 @@ use tidemark_rollup::scan::{
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::EventTime;
 use tokio::sync::Semaphore;
+
+/// What is committed may change while it is read; then the query starts over, so often.
+const TRIES: usize = 5;
 
 /// What the node knows about a query.
 #[derive(Debug)]
@@ -95,17 +98,41 @@ impl Queries {
         now: EventTime,
     ) -> Result<NodePart, QueryRefused> {
         let _admitted = self.admitted.try_acquire().map_err(|_| QueryRefused::Busy(self.max_queries))?;
-        let committed = self.history.committed();
-        let days = committed.history().map(|history| whole_days(&query, history)).unwrap_or_default();
-        let question = Arc::new(Question { query, context, now, committed, days });
-        let is_in_memory = self.parts.in_journal.load(Ordering::Relaxed) == 0 && !question.needs_history();
-        let part = match !is_in_memory {
-            true => self.beside_history(shards, question).await,
-            false if question.query.groups_stay_in_one_shard() => self.in_two_passes(shards, &question).await,
-            false => self.in_one_pass(shards, &question).await,
-        }?;
+        let mut tries = 0;
+        let part = loop {
+            tries += 1;
+            let question = Arc::new(self.question(&query, &context, now));
+            let is_in_memory =
+                self.parts.in_journal.load(Ordering::Relaxed) == 0 && !question.needs_history();
+            let part = match is_in_memory {
+                false => self.beside_history(shards.clone(), Arc::clone(&question)).await,
+                true if question.query.groups_stay_in_one_shard() => {
+                    self.in_two_passes(shards.clone(), &question).await
+                }
+                true => self.in_one_pass(shards.clone(), &question).await,
+            };
+            // Beside history that was seen to already.
+            if !is_in_memory || !question.outdated.load(Ordering::Relaxed) {
+                break part?;
+            }
+            if tries == TRIES {
+                let mut part = part?;
+                part.partial
+                    .facts
+                    .note_gap("what is committed changed again and again; ask again".to_owned());
+                break part;
+            }
+        };
         self.metrics.query_answered();
         Ok(part)
+    }
+
+    fn question(&self, query: &Query, context: &ScanContext, now: EventTime) -> Question {
+        let committed = self.history.committed();
+        let days = committed.history().map(|history| whole_days(query, history)).unwrap_or_default();
+        let (query, context) = (query.clone(), context.clone());
+        let (untold, outdated) = (BTreeMap::new(), Arc::default());
+        Question { query, context, now, committed, days, untold, outdated }
     }
 
     async fn in_one_pass(
@@ -229,6 +256,10 @@ pub struct Question {
     pub committed: Arc<Committed>,
     /// Days that rows of days answer for; what memory has of them counts only where no commit covers it.
     pub days: BTreeSet<DayStart>,
+    /// Days of which it cannot be told what commits cover, and why: what memory has of them is left out.
+    pub untold: BTreeMap<DayStart, String>,
+    /// Set by a shard that has evicted buckets under commits which are not known here: the question must be asked anew.
+    pub outdated: Arc<AtomicBool>,
 }
 
 impl Question {

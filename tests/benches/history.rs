@@ -18,9 +18,10 @@ use tidemark_client::{Producer, ProducerConfig};
 use tidemark_history::retention::Retention;
 use tidemark_history::retry::SplitMix64;
 use tidemark_node::NodeConfig;
+use tidemark_node::clock::SystemClock;
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
-use tidemark_rollup::time::EventTime;
+use tidemark_rollup::time::{Clock as _, EventTime};
 use tidemark_tests::in_process::{Cluster, TestClock};
 use tidemark_tests::processes::{Process, free_port};
 
@@ -144,7 +145,7 @@ async fn journal() {
     ];
     let node = Process::start(&arguments, "coordinator is listening").await.unwrap();
     let mut random = SplitMix64::new(1);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let now = SystemClock.now().as_unix_ms();
     let batches: Vec<Vec<v1::Event>> =
         (0..200).map(|_| (0..10_000).map(|_| event(&mut random, now, 2_000)).collect()).collect();
     let mut producer =
@@ -174,7 +175,8 @@ async fn journal() {
 async fn recovery() {
     let (_, mut cluster) = cluster().await;
     let mut random = SplitMix64::new(2);
-    let open = TODAY_MS + 3_600_000;
+    // A bucket that has not closed, and that a query up to now includes.
+    let open = TODAY_MS + 3_600_000 - 60_000;
     let batches = (0..1_000).map(|_| (0..10_000).map(|_| event(&mut random, open, 500)).collect());
     let events = send(cluster.url(0), batches).await;
     let bytes = cluster.metric("tidemark_journal_bytes");

@@ -1,4 +1,4 @@
-//! Commands on history: `rebuild`, `verify`, `receipt` and `segments`.
+//! Commands on history: `rebuild`, `verify`, `receipt`, `retain` and `segments`.
 //!
 //! Owns: which range and which store they are about, and what several of them need.
 //! Does not own: what they do (`tidemark_history`, and the nodes for receipts).
@@ -7,6 +7,7 @@
 
 pub(crate) mod rebuild;
 pub(crate) mod receipt;
+pub(crate) mod retain;
 pub(crate) mod segments;
 pub(crate) mod verify;
 

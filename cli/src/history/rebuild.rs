@@ -14,7 +14,7 @@ pub(crate) struct RebuildOptions {
     /// Site, or * for all sites
     ///
     /// All sites of whole days also mend what is damaged of these days, but for raw events.
-    #[arg(long, value_name = "SITE", value_parser = values::site)]
+    #[arg(long, value_name = "SITE", value_parser = values::site_or_all)]
     site: String,
 
     #[command(flatten)]

@@ -92,6 +92,14 @@ pub(crate) struct HistorySettings {
     #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = text(DEFAULT_COMPACT_AFTER))]
     pub(crate) compact_after: Duration,
 
+    #[command(flatten)]
+    pub(crate) retention: RetentionSettings,
+}
+
+/// For how long history is kept.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "What is kept")]
+pub(crate) struct RetentionSettings {
     /// How long rows of five minutes are kept
     ///
     /// At least 8 days keep "a week ago" at full resolution. Beyond it there are rows of days.
@@ -107,7 +115,8 @@ pub(crate) struct HistorySettings {
     pub(crate) keep_days: Duration,
 }
 
-impl HistorySettings {
+impl RetentionSettings {
+    /// The same for history.
     pub(crate) fn retention(&self) -> Retention {
         Retention { five_minutes: self.keep_five_minutes, raw: self.keep_raw, days: self.keep_days }
     }

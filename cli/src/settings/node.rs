@@ -206,7 +206,7 @@ impl NodeSettings {
             cache_disk_bytes: self.history.cache_disk.0,
             cache_memory_bytes: self.history.cache_memory.0,
             compact_after: self.history.compact_after,
-            retention: self.history.retention(),
+            retention: self.history.retention.retention(),
             forward_timeout: self.forward_timeout,
             query_timeout: self.query_timeout.unwrap_or(DEFAULT_QUERY_TIMEOUT),
             max_queries: self.max_queries,

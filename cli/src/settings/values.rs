@@ -146,6 +146,11 @@ pub(crate) fn keep_param(text: &str) -> Result<String, String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Measures(pub(crate) Vec<Measure>);
 
+/// A site, or `*` for all.
+pub(crate) fn site_or_all(text: &str) -> Result<String, String> {
+    if text == "*" { Ok(text.to_owned()) } else { site(text) }
+}
+
 /// Where history is.
 pub(crate) fn location(text: &str) -> Result<Location, String> {
     match text.parse() {

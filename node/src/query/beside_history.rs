@@ -3,7 +3,8 @@
 //! Owns: which part memory, the journal and segments have, each block once; and cutting rows as soon as a day is complete.
 //! Does not own: which segments there are (`crate::sources`), reading them (`tidemark-history`).
 
-use super::{NodePart, Queries, QueryRefused, Question, answers, refs};
+use super::{NodePart, Queries, QueryRefused, Question, TRIES, answers, refs};
+use crate::committed::Committed;
 use crate::rebuild::{rollup_of, uncovered};
 use crate::shard::{OpenPass, ShardHandle, ShardView};
 use crate::sources::{Source, Sources, keep, sources};
@@ -11,6 +12,7 @@ use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tidemark_history::day::DayStart;
 use tidemark_history::reader::{Keep, ReadError};
 use tidemark_rollup::bucket::Bucket;
@@ -22,8 +24,9 @@ use tidemark_rollup::time::{BucketStart, Granularity};
 const PARTS: usize = 16;
 /// Buckets in memory that are scanned in one go.
 const BUCKETS_AT_A_TIME: usize = 256;
-/// What is committed may change while it is read; then the query starts over, so often.
-const TRIES: usize = 3;
+
+/// Looking at the shards takes no time; they are asked again, so often, where something was committed meanwhile.
+const VIEWS: usize = 20;
 
 /// What the shards have, and what is left to history.
 struct Views {
@@ -49,7 +52,7 @@ impl Queries {
                 views.answered.iter().copied().zip(views.views.iter().map(|view| view.whole.clone())),
             ));
             let schema = &self.parts.rules.schema;
-            let found = match question.committed.history() {
+            let mut found = match question.committed.history() {
                 Some(history) => sources(&question.query, schema, history, &question.days, &keep),
                 None => Sources {
                     sources: Vec::new(),
@@ -58,6 +61,7 @@ impl Queries {
                     .into(),
                 },
             };
+            found.gaps.extend(question.untold.values().cloned());
             match self.merge(&question, views, found, keep, tries == TRIES).await {
                 Ok(part) => return part,
                 Err(Outdated) => question = self.look_again(&question).await,
@@ -67,20 +71,27 @@ impl Queries {
 
     /// The shards as the query sees them, once it is known how they stand to what is committed.
     async fn views(&self, shards: &[ShardHandle], question: &mut Arc<Question>) -> Views {
-        for _ in 0..TRIES {
+        for _ in 0..VIEWS {
             let asked = shards.iter().map(|shard| self.view(shard, question, OpenPass::Everything));
             let (answered, views) = answers(shards, join_all(asked).await);
             let unknown: std::collections::BTreeSet<DayStart> =
                 views.iter().flat_map(|view| view.unknown.iter().copied()).collect();
-            if unknown.is_empty() {
+            if unknown.is_empty() && !question.outdated.load(Ordering::Relaxed) {
                 return Views { answered, views };
             }
+            let mut untold = question.untold.clone();
             for day in unknown {
-                if let Err(error) = self.history.with_day(day).await {
-                    tracing::warn!(%error, %day, "what is committed of a day cannot be told");
-                }
+                let told = tokio::time::timeout(self.timeout / 2, self.history.with_day(day)).await;
+                let error = match told {
+                    Ok(Ok(_)) => continue,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "the store does not answer".to_owned(),
+                };
+                tracing::warn!(error, %day, "what is committed of a day cannot be told");
+                untold.insert(day, format!("events of {day} in memory: {error}"));
             }
-            *question = Arc::new(Question { committed: self.history.committed(), ..(**question).clone() });
+            let renewed = self.question(&question.query, &question.context, question.now);
+            *question = Arc::new(Question { untold, ..renewed });
         }
         Views { answered: Vec::new(), views: Vec::new() }
     }
@@ -92,9 +103,7 @@ impl Queries {
             tracing::warn!(%error, "cannot look for what was committed meanwhile");
         }
         self.history.publish();
-        let committed = self.history.committed();
-        let days = committed.history().map(|history| super::whole_days(&question.query, history));
-        Arc::new(Question { committed, days: days.unwrap_or_default(), ..question.clone() })
+        Arc::new(self.question(&question.query, &question.context, question.now))
     }
 
     async fn merge(
@@ -120,7 +129,7 @@ impl Queries {
             }
             for bucket in view.in_journal {
                 let day = unit(DayStart::of(bucket));
-                pieces.push((day, at(day, self.scan_journal(question, shard, bucket))));
+                pieces.push((day, at(day, self.scan_journal(question, shard, bucket, last_try))));
             }
         }
         for (day, buckets) in closed {
@@ -165,16 +174,30 @@ impl Queries {
         question: &Arc<Question>,
         shard: ShardId,
         bucket: BucketStart,
+        last_try: bool,
     ) -> Result<Piece, Outdated> {
+        let asked = Arc::clone(question);
         let (question, parts) = (Arc::clone(question), Arc::clone(&self.parts));
+        let history = Arc::clone(&self.history);
         let scan = move || {
-            let covered = question.committed.coverage(bucket, shard).ok().flatten().unwrap_or_default();
+            let coverage_in = |committed: &Committed| committed.coverage(bucket, shard).ok().flatten();
+            let covered = coverage_in(&question.committed).unwrap_or_default();
             let blocks = uncovered(&parts, shard, bucket, &covered);
+            // What was committed since may have left the journal.
+            if coverage_in(&history.committed()).unwrap_or_default() != covered {
+                return Err(Outdated);
+            }
             let rollup = rollup_of(&parts, shard, bucket, &blocks);
             let rollups: Vec<&Bucket> = rollup.iter().map(Arc::as_ref).collect();
-            Piece::memory(scan_all(&rollups, &question.query, &question.context))
+            Ok(Piece::memory(scan_all(&rollups, &question.query, &question.context)))
         };
-        Ok(self.compute(scan).await)
+        match self.compute(scan).await {
+            Err(Outdated) if last_try => Ok(Piece {
+                gap: Some(format!("{} was committed while it was read; ask again", bucket.time())),
+                ..Piece::memory(Scanned::new(&asked.query))
+            }),
+            other => other,
+        }
     }
 
     async fn scan_segment(

@@ -38,6 +38,8 @@ pub(super) struct State {
     parts: Arc<ShardParts>,
     /// Buckets that were evicted while only the journal has them.
     in_journal: BTreeSet<BucketStart>,
+    /// What was known to be committed when buckets were evicted last. Who knows less would not find them anywhere.
+    evicted_at: u64,
     /// How many blocks the journal could not keep after they had been counted here.
     lost: Arc<AtomicU64>,
     /// How many of these are counted no more.
@@ -47,7 +49,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(id: ShardId, parts: Arc<ShardParts>) -> Self {
         let shard = Shard::new(id, parts.rules.clone());
-        Self { shard, parts, in_journal: BTreeSet::new(), lost: Arc::default(), dropped: 0 }
+        Self { shard, parts, in_journal: BTreeSet::new(), evicted_at: 0, lost: Arc::default(), dropped: 0 }
     }
 
     /// Counts a block at once and replies when the journal has it: many blocks share one write.
@@ -140,7 +142,11 @@ impl State {
     }
 
     pub(super) fn view(&mut self, question: &Question, pass: &OpenPass) -> ShardView {
-        let Question { query, context, now, committed, days } = question;
+        let Question { query, context, now, committed, days, untold, .. } = question;
+        if committed.version() < self.evicted_at {
+            question.outdated.store(true, Ordering::Relaxed);
+            return ShardView::default();
+        }
         let mut view = ShardView::default();
         let starts: Vec<BucketStart> = self
             .shard
@@ -152,7 +158,12 @@ impl State {
         let mut in_memory = Vec::new();
         for start in starts {
             if self.in_journal.contains(&start) {
-                view.in_journal.push(start);
+                // Commits may cover some of it by now.
+                match committed.coverage(start, self.shard.id()) {
+                    Ok(_) => view.in_journal.push(start),
+                    Err(day) if untold.contains_key(&day) => {}
+                    Err(day) => view.unknown.push(day),
+                }
                 continue;
             }
             match self.stand(start, committed, days.contains(&DayStart::of(start))) {
@@ -162,6 +173,12 @@ impl State {
                     in_memory.push(start);
                 }
                 Ok(Stand::LeftToCommits) => {}
+                // The answer says so.
+                Err(day) if untold.contains_key(&day) => {}
+                Ok(Stand::Outdated) => {
+                    question.outdated.store(true, Ordering::Relaxed);
+                    return ShardView::default();
+                }
                 Err(day) => view.unknown.push(day),
             }
         }
@@ -195,6 +212,8 @@ impl State {
             Relation::Absent => Ok(Stand::LeftToCommits),
             Relation::Remainder => Ok(Stand::Alone),
             Relation::Whole if !as_day => Ok(Stand::AloneDespiteCommits),
+            // The journal may lack what was committed since.
+            _ if committed.version() < self.parts.committed.borrow().version() => Ok(Stand::Outdated),
             Relation::Whole | Relation::Mixed => {
                 wait_for_journal(&self.parts, self.shard.id());
                 self.shard.forget(start);
@@ -256,7 +275,8 @@ impl State {
             let start = bucket.start();
             if start < eviction.committed_before && covered(&bucket) {
                 self.shard.forget(start);
-            } else if start < eviction.any_before && committed.is_loaded() {
+                self.evicted_at = committed.version();
+            } else if start < eviction.any_before {
                 self.shard.forget(start);
                 self.in_journal.insert(start);
             }
@@ -321,4 +341,6 @@ enum Stand {
     AloneDespiteCommits,
     /// Commits have all of it.
     LeftToCommits,
+    /// It cannot be told: more is committed than the query knows.
+    Outdated,
 }
