@@ -132,7 +132,10 @@ fn a_second_ctrl_c_does_not_wait_for_what_is_under_way() {
     // A peer that takes connections and never says anything: what is passed on to it stays under way.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = format!("silent={}", silent.local_addr().unwrap());
-    let (mut server, node, _) = single(&["--id", "n1", "--peers", &peer, "--forward-timeout", "60s"]);
+    let store = tempfile::tempdir().unwrap();
+    let store = store.path().to_str().unwrap();
+    let flags = ["--id", "n1", "--peers", &peer, "--forward-timeout", "60s", "--store", store];
+    let (mut server, node, _) = single(&flags);
     let _replay = Server::start(tidemark(&["replay", SAMPLE, "--site", "example.com", "--to", &node]));
     let _connection = silent.accept().unwrap();
     server.signal("INT");

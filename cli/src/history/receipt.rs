@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(total(&receipts).received(), 15);
         let expected = "
  time                  received  counted  duplicate  rejected  late  reasons
-────────────────────────────────────────────────────────────────────────────────
+───────────────────────────────────────────────────────────────────────────────
  1970-01-01T00:05:00Z        15       10          4         1     6  too_late 1
  total                       15       10          4         1     6  too_late 1
 

@@ -336,6 +336,37 @@ async fn a_node_over_its_memory_budget_refuses_events_and_still_answers() {
 }
 
 #[tokio::test]
+async fn a_full_journal_refuses_events_the_node_answers_and_takes_events_again_when_commits_made_room() {
+    let cluster = Cluster::of(&["a"], |config| {
+        config.journal_limit_bytes = Some(60_000);
+        config.settle = Duration::from_secs(2);
+    })
+    .await;
+    // Of a bucket that is closed: it is committed when nothing came for two seconds.
+    let hour_ago = |n: usize| v1::Event { time_ms: NOW_MS - 3_600_000, ..event(&format!("/{n}")) };
+    let send = |seq: u64| cluster.rows(0, vec![batch(seq, (0..400).map(hour_ago).collect())]);
+    let deadline = tokio::time::Instant::now() + PATIENCE * 6;
+    let mut seq = 0;
+    let refused = loop {
+        seq += 1;
+        if let Some(refused) = send(seq).await.remove(0).refused {
+            break refused;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nothing was refused");
+    };
+    assert_eq!(refused.reason(), RefusalReason::Overloaded);
+    assert!(refused.retry_after_ms > 0 && refused.message.contains("journal"), "{}", refused.message);
+    // Some shards may have taken their part of the batch that was refused.
+    let views = cluster.views().await;
+    assert!(((seq - 1) * 400..seq * 400).contains(&views), "{views} views of {seq} batches");
+    while send(seq).await.remove(0).refused.is_some() {
+        assert!(tokio::time::Instant::now() < deadline, "it does not recover");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    cluster.views_become(seq * 400).await;
+}
+
+#[tokio::test]
 async fn an_owner_that_is_gone_is_told_to_the_producer_and_the_batch_can_be_sent_again() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = gone.local_addr().unwrap().to_string();
