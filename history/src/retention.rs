@@ -25,6 +25,9 @@ use tidemark_rollup::time::EventTime;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// An object that nothing names is deleted when it is so old: longer than any flush, compaction or query takes.
+pub const GARBAGE_AFTER: Duration = DAY;
+
 /// For how long what is committed is kept, from the end of its day. Longer answers more; shorter costs less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {

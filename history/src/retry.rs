@@ -87,16 +87,6 @@ pub enum RetryError<E: fmt::Display> {
     Cancelled,
 }
 
-impl<E: fmt::Display> RetryError<E> {
-    /// The error of the last try, unless the caller stopped it.
-    pub fn into_last(self) -> Option<E> {
-        match self {
-            Self::Failed(last) | Self::GaveUp { last, .. } => Some(last),
-            Self::Cancelled => None,
-        }
-    }
-}
-
 /// When to try again, and when to stop.
 #[derive(Clone, Debug)]
 pub struct Retry {

@@ -37,11 +37,6 @@ impl Committed {
         self.history.as_ref()
     }
 
-    /// Whether the node knows what is committed.
-    pub fn is_loaded(&self) -> bool {
-        self.history.is_some()
-    }
-
     /// Tells older knowledge from newer.
     pub fn version(&self) -> u64 {
         self.version
@@ -100,14 +95,13 @@ impl Committed {
     pub fn coverage(&self, bucket: BucketStart, shard: ShardId) -> Result<Option<Coverage>, DayStart> {
         let Some(history) = &self.history else { return Ok(None) };
         let of_bucket = history.bucket(bucket);
-        let mut covered = Coverage::default();
+        let mut covered = history.coverage_of(bucket, shard);
         let day = DayStart::of(bucket);
         // A day that is no longer kept has no coverage either; nothing of it can come again.
         if of_bucket.through > 0 && history.coverage_segment(day).is_some() {
             let (_, known) = self.days.get(&day).ok_or(day)?;
-            covered = known.of(bucket, shard);
+            covered.merge(&known.of(bucket, shard));
         }
-        of_bucket.commits.iter().for_each(|commit| covered.merge(&commit.coverage(shard)));
         Ok((!covered.is_empty()).then_some(covered))
     }
 

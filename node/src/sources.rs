@@ -13,7 +13,7 @@ use tidemark_rollup::query::{Field, Query, SiteSelection, Test};
 use tidemark_rollup::scan::ranges_of;
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::sharding::ShardId;
-use tidemark_rollup::time::{BUCKET_SECONDS, BucketStart, EventTime, Granularity};
+use tidemark_rollup::time::{BucketStart, EventTime, Granularity};
 
 /// A segment that a query needs, or a part of it.
 #[derive(Clone, Debug)]
@@ -73,16 +73,10 @@ pub(crate) fn sources(
             .filter(|bucket| ranges.iter().any(|(from, to)| (*from..*to).contains(&bucket.time())))
             .collect();
         let (Some(&first), Some(&last)) = (needed.first(), needed.last()) else { continue };
-        let want = Arc::new(want(query, schema, first, after(last)));
+        let want = Arc::new(want(query, schema, first, last.next()));
         found.add_day(query, day, &needed, &want, as_days.contains(&day.start()), keep);
     }
     found
-}
-
-/// The first bucket after this one.
-pub(crate) fn after(bucket: BucketStart) -> BucketStart {
-    let next = bucket.as_unix_seconds().saturating_add(BUCKET_SECONDS);
-    BucketStart::from_unix_seconds(next).unwrap_or(bucket)
 }
 
 impl Sources {

@@ -155,6 +155,11 @@ impl BucketStart {
         EventTime(self.0 as i64 * 1000)
     }
 
+    /// The bucket after this one; the last bucket that there is has itself.
+    pub fn next(self) -> Self {
+        self.0.checked_add(BUCKET_SECONDS).map_or(self, Self)
+    }
+
     /// First moment after the bucket.
     pub const fn end(self) -> EventTime {
         EventTime((self.0 as i64 + BUCKET_SECONDS as i64) * 1000)

@@ -178,4 +178,14 @@ async fn a_rebuild_gives_the_past_a_dimension_and_a_measure_that_it_did_not_have
     }
     assert_answers(&log, SITE, &format!("http://{}", after.http_address)).await;
     verify(&before, 8, &log).await;
+
+    // A dry run says what would go, and nothing goes.
+    let store = before.folder.path().join("history");
+    let arguments = ["retain", "--store", store.to_str().unwrap(), "--shards", "8"];
+    let listed = run(&arguments).await;
+    let text = String::from_utf8(listed.stdout).unwrap();
+    let days = log.answers["utc_days"].as_object().unwrap();
+    assert!(days.keys().all(|day| text.contains(&format!("{day}: "))), "{text}");
+    assert!(text.contains("would no longer be kept"), "{text}");
+    verify(&before, 8, &log).await;
 }

@@ -24,7 +24,7 @@ use tidemark_history::store::Store;
 use tidemark_node::clock::SystemClock;
 use tidemark_rollup::placement::NodeId;
 use tidemark_rollup::sharding::ShardCount;
-use tidemark_rollup::time::{BUCKET_SECONDS, BucketStart, Clock as _, EventTime};
+use tidemark_rollup::time::{BucketStart, Clock as _, EventTime};
 
 /// A range of five-minute buckets.
 #[derive(Clone, Debug, Args)]
@@ -50,18 +50,13 @@ impl Range {
         };
         let (from, to) = (read("--from", &self.from)?, read("--to", &self.to)?);
         let last = BucketStart::containing(to);
-        let to = if last.time() < to { after(last) } else { last };
+        let to = if last.time() < to { last.next() } else { last };
         let from = BucketStart::containing(from);
         if from >= to {
             return Err(Misuse::new("the range is empty: --from has to be before --to".to_owned()));
         }
         Ok((from, to))
     }
-}
-
-fn after(bucket: BucketStart) -> BucketStart {
-    let next = bucket.as_unix_seconds().saturating_add(BUCKET_SECONDS);
-    BucketStart::from_unix_seconds(next).unwrap_or(bucket)
 }
 
 /// What counting anew goes by: the settings of the cluster's nodes. Their file will do.

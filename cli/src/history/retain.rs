@@ -5,14 +5,10 @@ use crate::output;
 use crate::settings::history::RetentionSettings;
 use clap::Args;
 use std::sync::Arc;
-use std::time::Duration;
 use tidemark_history::compact::Compactor;
-use tidemark_history::retention::{Expiry, plan};
+use tidemark_history::retention::{Expiry, GARBAGE_AFTER, plan};
 use tidemark_node::clock::SystemClock;
 use tidemark_rollup::time::Clock as _;
-
-/// Objects that nothing names are deleted when they are so old: longer than any flush or compaction takes.
-const GARBAGE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What to do.
 #[derive(Clone, Debug, Args)]

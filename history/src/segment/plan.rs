@@ -207,12 +207,6 @@ impl Plan {
         self.groups.is_empty()
     }
 
-    /// How many rows will be decoded at most, without those of facts. A measure of cost.
-    pub fn max_rows(&self) -> u64 {
-        let spans = self.groups.iter().flat_map(|plan| &plan.rows);
-        spans.map(|span| u64::from(span.rows.end - span.rows.start)).sum()
-    }
-
     /// The selected rows and facts, from the bytes of [`ranges`](Self::ranges).
     ///
     /// Their schema has the dimensions and measures that were asked for and exist. A schema must have a measure: where none

@@ -6,7 +6,7 @@ use crate::metrics::NodeMeter;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_history::compact::{self, Compactor, CompactorSettings};
-use tidemark_history::retention::Retention;
+use tidemark_history::retention::{GARBAGE_AFTER, Retention};
 use tidemark_rollup::placement::NodeId;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::Clock;
@@ -17,9 +17,6 @@ use tokio_util::sync::CancellationToken;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it looks for what is no longer kept.
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
-
-/// Objects that nothing names are deleted when they are so old: longer than any flush or compaction takes.
-const GARBAGE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct Maintainer {
     history: Arc<NodeHistory>,

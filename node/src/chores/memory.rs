@@ -95,7 +95,7 @@ fn eviction(
                 break;
             }
             excess = excess.saturating_sub(bytes);
-            cut = crate::sources::after(bucket);
+            cut = bucket.next();
         }
     }
     let is_pressing = used_bytes > budget_bytes / 10 * 9;

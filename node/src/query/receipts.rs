@@ -138,7 +138,7 @@ impl Queries {
                 urls: None,
                 url_prefix: None,
                 from: first,
-                to: crate::sources::after(last),
+                to: last.next(),
                 dimensions: dimensions.into_iter().map(str::to_owned).collect(),
                 measures: Vec::new(),
                 with_urls: false,
