@@ -14,7 +14,7 @@ use tidemark_coordinator::{Coordinator, CoordinatorConfig, CoordinatorMetrics, R
 use tidemark_node::clock::SystemClock;
 use tidemark_node::{Node, NodeConfig, NodeMetrics};
 use tidemark_rollup::block::ProducerId;
-use tidemark_rollup::placement::View;
+use tidemark_rollup::member::View;
 use tidemark_rollup::time::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::watch;

@@ -53,7 +53,7 @@ use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tidemark_rollup::block::ProducerId;
-use tidemark_rollup::placement::View;
+use tidemark_rollup::member::View;
 use tidemark_rollup::time::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};

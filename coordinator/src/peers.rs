@@ -11,7 +11,7 @@ use std::time::Duration;
 use tidemark_proto::MAX_MEMBER_MESSAGE_BYTES;
 use tidemark_proto::v1::cluster_client::ClusterClient;
 use tidemark_proto::v1::ingest_client::IngestClient;
-use tidemark_rollup::placement::View;
+use tidemark_rollup::member::View;
 use tidemark_rollup::sharding::ShardCount;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
@@ -94,7 +94,7 @@ fn lazy_channel(address: &str) -> Option<Channel> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemark_rollup::placement::{Member, NodeId};
+    use tidemark_rollup::member::{Member, NodeId};
 
     fn view(addresses: &[&str]) -> View {
         let member = |(at, address): (usize, &&str)| Member {

@@ -72,7 +72,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemark_rollup::placement::NodeId;
+    use tidemark_rollup::member::NodeId;
 
     fn view(members: usize) -> View {
         let member = |at| Member { id: NodeId::new(format!("n{at}")).unwrap(), address: format!("h{at}:1") };

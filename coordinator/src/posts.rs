@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
-use tidemark_rollup::placement::Member;
+use tidemark_rollup::member::Member;
 use tidemark_rollup::time::{Clock, EventTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;

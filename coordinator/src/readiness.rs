@@ -9,7 +9,7 @@ use crate::plan::node_name;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_rollup::placement::Member;
+use tidemark_rollup::member::Member;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tonic_health::pb::HealthCheckRequest;

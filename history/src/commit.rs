@@ -14,7 +14,7 @@ use crate::store::{Created, Store, StoreError};
 use std::sync::Arc;
 use tidemark_proto::v1;
 use tidemark_rollup::coverage::Coverage;
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::BucketStart;
 

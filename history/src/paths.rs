@@ -8,7 +8,7 @@
 use crate::day::{BucketText, DayStart};
 use std::fmt;
 use std::str::FromStr;
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::time::BucketStart;
 
 /// The folder of all commits.

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_proto::v1;
 use tidemark_rollup::coverage::Coverage;
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::sharding::{ShardCount, ShardId};
 use tidemark_rollup::time::BucketStart;
 use xxhash_rust::xxh3::xxh3_64;

@@ -364,7 +364,7 @@ async fn what_history_needs_is_what_its_records_name() {
     committed(&store, 2, &kept).await;
     let raw = ObjectPath::Raw(tidemark_history::paths::BucketSegment {
         bucket: bucket(3),
-        writer: tidemark_rollup::placement::NodeId::new("n9").unwrap(),
+        writer: tidemark_rollup::member::NodeId::new("n9").unwrap(),
         attempt: 9,
     });
     let mut holds = replacement(2, &[(bucket(3), 1)]);

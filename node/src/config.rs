@@ -10,7 +10,7 @@ use tidemark_history::store::Location;
 use tidemark_journal::SyncPolicy;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::TimeRules;
-use tidemark_rollup::placement::{Member, NodeId};
+use tidemark_rollup::member::{Member, NodeId};
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::sharding::ShardCount;
 

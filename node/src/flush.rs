@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_history::commit::CommitOutcome;
 use tidemark_history::day::DayStart;
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::time::{BucketStart, Clock};
 use tokio_util::sync::CancellationToken;
 

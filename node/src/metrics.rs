@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use tidemark_proto::v1;
 use tidemark_proto::v1::{IgnoredWhy, Reason, RefusalReason};
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::shard::Applied;
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::BucketStart;

@@ -30,7 +30,7 @@ use tidemark_proto::v1::admin_server::AdminServer;
 use tidemark_proto::v1::cluster_server::ClusterServer;
 use tidemark_proto::v1::ingest_server::IngestServer;
 use tidemark_proto::{DESCRIPTORS, MAX_MEMBER_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
-use tidemark_rollup::placement::{DuplicateMember, NodeId, View};
+use tidemark_rollup::member::{DuplicateMember, NodeId, View};
 use tidemark_rollup::shard::ShardRules;
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::{Clock, EventTime};

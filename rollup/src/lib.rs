@@ -21,6 +21,7 @@ pub mod dictionary;
 pub mod event;
 mod folds;
 pub mod measure;
+pub mod member;
 pub mod partial;
 pub mod placement;
 pub mod query;

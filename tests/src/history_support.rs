@@ -23,7 +23,7 @@ use tidemark_proto::v1;
 use tidemark_proto::v1::ingest_client::IngestClient;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::coverage::Coverage;
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::sharding::{ShardCount, ShardId};
 use tidemark_rollup::time::{BucketStart, Clock as _, EventTime};
 use tokio::time::Instant;

@@ -10,7 +10,7 @@ use tidemark_coordinator::{Coordinator, CoordinatorConfig, CoordinatorMetrics};
 use tidemark_history::store::{Location, Store};
 use tidemark_node::{Node, NodeConfig, NodeMetrics};
 use tidemark_rollup::block::ProducerId;
-use tidemark_rollup::placement::{Member, NodeId, View};
+use tidemark_rollup::member::{Member, NodeId, View};
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::{Clock, EventTime};
 use tokio::net::TcpListener;

@@ -15,7 +15,7 @@ use tidemark_node::NodeConfig;
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::event::TimeRules;
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::{Clock as _, EventTime};

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use tidemark_coordinator::{CoordinatorConfig, Running};
 use tidemark_node::{Node, NodeConfig};
-use tidemark_rollup::placement::{Member, NodeId};
+use tidemark_rollup::member::{Member, NodeId};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

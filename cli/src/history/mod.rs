@@ -22,7 +22,7 @@ use tidemark_history::compact::CompactorSettings;
 use tidemark_history::probe::join_cluster;
 use tidemark_history::store::Store;
 use tidemark_node::clock::SystemClock;
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::{BucketStart, Clock as _, EventTime};
 

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 use tidemark_coordinator::CoordinatorConfig;
-use tidemark_rollup::placement::{Member, View};
+use tidemark_rollup::member::{Member, View};
 
 /// Settings of a coordinator.
 #[derive(Clone, Debug, Args)]

@@ -19,7 +19,7 @@ use tidemark_node::config::{
 };
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::{DEFAULT_ACCEPT_LATE, TimeRules};
-use tidemark_rollup::placement::{Member, NodeId};
+use tidemark_rollup::member::{Member, NodeId};
 
 /// Where a coordinator listens unless it is told otherwise.
 pub(crate) const DEFAULT_HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8100);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidemark_history::store::Location;
 use tidemark_journal::{SyncPolicy, SyncPolicyError};
 use tidemark_rollup::canonical::{self, KeepParams};
-use tidemark_rollup::placement::{Member, NodeId};
+use tidemark_rollup::member::{Member, NodeId};
 use tidemark_rollup::schema::Measure;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::parse_offset;

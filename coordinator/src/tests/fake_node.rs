@@ -11,7 +11,7 @@ use tidemark_proto::v1::ingest_server::{Ingest, IngestServer};
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::census::Census;
-use tidemark_rollup::placement::{Member, NodeId};
+use tidemark_rollup::member::{Member, NodeId};
 use tidemark_rollup::query::Query;
 use tidemark_rollup::scan::{DimensionOfBucket, Folds, ScanContext, Scanned, scan, take_census};
 use tidemark_rollup::shard::{Shard, ShardRules};

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 use tidemark_proto::v1;
+use tidemark_rollup::member::View;
 use tidemark_rollup::partial::TooManyRows;
-use tidemark_rollup::placement::View;
 use tokio::time::Instant;
 use tonic::Status;
 

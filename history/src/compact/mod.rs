@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_rollup::block::BlockError;
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::sharding::{ShardCount, ShardId};
 use tidemark_rollup::time::{BucketStart, Clock, EventTime};
 use xxhash_rust::xxh3::xxh3_64;

@@ -8,7 +8,7 @@ use tidemark_history::paths::{BucketSegment, ObjectPath};
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::coverage::Coverage;
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::sharding::{ShardCount, ShardId};
 use tidemark_rollup::time::BucketStart;
 

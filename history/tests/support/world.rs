@@ -28,7 +28,7 @@ use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::coverage::Coverage;
 use tidemark_rollup::event::TimeRules;
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::rows::{RollupPart, SegmentRows};
 use tidemark_rollup::scan::Folds;
 use tidemark_rollup::schema::Schema;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_history::compact::{self, Compactor, CompactorSettings};
 use tidemark_history::retention::{GARBAGE_AFTER, Retention};
-use tidemark_rollup::placement::NodeId;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::Clock;
 use tokio::time::Instant;

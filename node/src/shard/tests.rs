@@ -12,7 +12,7 @@ use tidemark_proto::v1;
 use tidemark_proto::v1::cluster_client::ClusterClient;
 use tidemark_proto::v1::ingest_client::IngestClient;
 use tidemark_proto::v1::{Reason, RefusalReason};
-use tidemark_rollup::placement::{Member, NodeId};
+use tidemark_rollup::member::{Member, NodeId};
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::{Clock, EventTime};
 use tokio::net::TcpListener;

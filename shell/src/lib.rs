@@ -1,0 +1,11 @@
+//! What acting parts share: connections, ports, datagrams, and threads to compute on.
+//!
+//! Owns: how members reach one another, and the one place where that is exchanged for something else: a simulated network
+//! gives its own [`Connect`](link::Connect), [`Datagrams`](datagrams::Datagrams) and [`Port`](port::Port).
+//! Does not own: what is said over them.
+#![forbid(unsafe_code)]
+
+pub mod datagrams;
+pub mod link;
+pub mod port;
+pub mod work;
