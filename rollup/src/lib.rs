@@ -22,6 +22,7 @@ pub mod event;
 mod folds;
 pub mod measure;
 pub mod member;
+pub mod ownership;
 pub mod partial;
 pub mod placement;
 pub mod query;

@@ -28,6 +28,11 @@ impl NodeId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name as a number, for lists of names that travel with every block: `xxh3_64` of it.
+    pub fn key(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(self.0.as_bytes())
+    }
 }
 
 impl FromStr for NodeId {
