@@ -5,7 +5,10 @@
 //! Does not own: what is said over them.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "net")]
 pub mod datagrams;
+#[cfg(feature = "net")]
 pub mod link;
+#[cfg(feature = "net")]
 pub mod port;
 pub mod work;

@@ -31,7 +31,7 @@ mod tests {
     #[tokio::test]
     async fn one_thread_does_it_itself() {
         let here = std::thread::current().id();
-        assert_eq!(run(move || std::thread::current().id() == here).await, true);
+        assert!(run(move || std::thread::current().id() == here).await);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -6,7 +6,7 @@
 
 use super::CompactError;
 use super::layout::of_site;
-use super::objects::{Objects, off_thread};
+use super::objects::Objects;
 use crate::segment::{Footer, Selection};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::table::SiteFacts;
 use tidemark_rollup::time::BucketStart;
+use tidemark_shell::work;
 
 /// Buckets' raw events in memory at once: each may take some hundred megabytes.
 const RAW_PARALLEL: usize = 2;
@@ -169,7 +170,7 @@ impl Loader {
             other => other?,
         };
         let limit = (!rollup.of_days).then_some(self.limit);
-        Ok(off_thread(move || {
+        Ok(work::run(move || {
             rows.facts.retain(|facts| shards.contains(&facts.shard.get()));
             if pick.duplicates_only {
                 only_duplicates(&mut rows.facts);
@@ -185,9 +186,9 @@ impl Loader {
         let mut recount = Recount::new(raw.bucket, self.rules(schema), shards);
         for segment in &raw.segments {
             let blocks = self.objects.blocks(segment).await?;
-            recount = off_thread(move || recount.add(&blocks)).await?;
+            recount = work::run(move || recount.add(&blocks)).await?;
         }
-        off_thread(move || part_of_site(&raw, recount)).await
+        work::run(move || part_of_site(&raw, recount)).await
     }
 
     /// What blocks of the archive are counted by: their events were judged when they were counted first.

@@ -8,7 +8,6 @@
 use super::cuts::{Cuts, suspects};
 use super::layout;
 use super::load::{Group, Loaded, Loader};
-use super::objects::off_thread;
 use super::{CompactError, Compactor};
 use crate::day::{DAY_SECONDS, DayStart};
 use crate::paths::{DaySegment, ObjectPath};
@@ -23,6 +22,7 @@ use tidemark_rollup::scan::{DimensionOfBucket, Folds};
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::sharding::{ShardCount, ShardId};
 use tidemark_rollup::time::{BUCKET_SECONDS, BucketStart};
+use tidemark_shell::work;
 
 /// Censuses in memory at once; each has as many hashes as the limit, and one.
 const CENSUSES: usize = 256;
@@ -90,7 +90,7 @@ impl<'a> Tasks<'a> {
         let mut found: BTreeSet<DimensionOfBucket> = BTreeSet::new();
         for at in 0..self.tasks.len() {
             let loaded = self.load(at).await?;
-            found.append(&mut off_thread(move || suspects(&loaded.buckets, share)).await);
+            found.append(&mut work::run(move || suspects(&loaded.buckets, share)).await);
         }
         let found: Vec<DimensionOfBucket> = found.into_iter().collect();
         let mut folds = Folds::default();
@@ -98,7 +98,7 @@ impl<'a> Tasks<'a> {
             let mut cuts = Cuts::new(some.to_vec(), limit);
             for at in 0..self.tasks.len() {
                 let loaded = self.load(at).await?;
-                cuts = off_thread(move || {
+                cuts = work::run(move || {
                     cuts.add(&loaded.buckets);
                     cuts
                 })
@@ -154,12 +154,12 @@ impl Compactor {
             let name = |n| DaySegment { day, writer: self.settings.writer.clone(), attempt, n };
             if keep_five_minutes {
                 let (writing, loaded) = (writing.clone(), Arc::clone(&loaded));
-                let written = off_thread(move || writing.five_minutes(&loaded)).await?;
+                let written = work::run(move || writing.five_minutes(&loaded)).await?;
                 let path = ObjectPath::DayFiveMinutes(name(made.five_minutes.len() as u32));
                 self.store(&mut made.five_minutes, path, written).await?;
             }
             let folds = Arc::clone(&folds);
-            let written = off_thread(move || writing.days(&loaded, &folds, first_bucket(day))).await?;
+            let written = work::run(move || writing.days(&loaded, &folds, first_bucket(day))).await?;
             let path = ObjectPath::DayRollup(name(made.days.len() as u32));
             self.store(&mut made.days, path, written).await?;
         }

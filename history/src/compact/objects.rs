@@ -13,6 +13,7 @@ use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_rollup::rows::SegmentRows;
 use tidemark_rollup::sharding::ShardCount;
+use tidemark_shell::work;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// An object of history that could not be read.
@@ -103,7 +104,7 @@ impl Objects {
         let plan = footer.plan(selection);
         let (path, ranges) = (footer.path().to_owned(), plan.ranges());
         let fetched = retry(&self.retry(&path), pending(), || self.store.get_ranges(&path, &ranges)).await?;
-        Ok(off_thread(move || plan.read(fetched)).await?)
+        Ok(work::run(move || plan.read(fetched)).await?)
     }
 
     /// All blocks of a raw segment.
@@ -111,18 +112,6 @@ impl Objects {
         let path = &segment.path;
         let bytes = retry(&self.retry(path), pending(), || self.store.get(path)).await?;
         let segment = segment.clone();
-        Ok(off_thread(move || read_raw(&segment, &bytes)).await?)
-    }
-}
-
-/// Runs what computes for long where it holds up nobody.
-pub(crate) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is going down, and this task with it.
-            Err(_) => pending().await,
-        },
+        Ok(work::run(move || read_raw(&segment, &bytes)).await?)
     }
 }

@@ -135,11 +135,8 @@ impl Disk {
         tokio::spawn(async move {
             let writing = disk.writing.lock().await;
             let writer = Arc::clone(&disk);
-            let written = tokio::task::spawn_blocking(move || writer.write(&piece, &content)).await;
+            tidemark_shell::work::run(move || writer.write(&piece, &content)).await;
             drop((writing, permit));
-            if let Err(error) = written {
-                tracing::warn!(%error, "writing a file of the cache was cut off");
-            }
         });
     }
 

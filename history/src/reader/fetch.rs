@@ -151,12 +151,11 @@ async fn read_disk(disk: &Arc<Disk>, object: u128, ranges: &[Range<u64>]) -> Vec
         let found = found.into_iter();
         found.map(|found| found.and_then(|(piece, range)| disk.read(&piece, &range))).collect()
     };
-    tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| vec![None; ranges.len()])
+    tidemark_shell::work::run(read).await
 }
 
 /// Deletes what the disk has of these ranges.
 async fn discard(disk: &Arc<Disk>, object: u128, ranges: &[Range<u64>]) {
     let (disk, ranges) = (Arc::clone(disk), ranges.to_vec());
-    // Where it is cut off, the program is ending.
-    _ = tokio::task::spawn_blocking(move || disk.discard(object, &ranges)).await;
+    tidemark_shell::work::run(move || disk.discard(object, &ranges)).await;
 }

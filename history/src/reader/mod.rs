@@ -123,7 +123,7 @@ impl Reader {
         let disk = match config.disk_dir {
             Some(folder) => {
                 let open = move || Disk::open(&folder, config.disk_bytes);
-                tokio::task::spawn_blocking(open).await.ok().flatten()
+                tidemark_shell::work::run(open).await
             }
             None => None,
         };
@@ -221,7 +221,7 @@ impl Inner {
         let mut fetched = self.fetcher.fetch(segment, std::slice::from_ref(&range), source).await?;
         let bytes = fetched.parts.pop().unwrap_or_default();
         let (wanted, shards, of) = (segment.clone(), self.shards, bytes.clone());
-        let opened = self.work(segment, move || Opened::read(&wanted, &of, shards)).await?;
+        let opened = self.work(move || Opened::read(&wanted, &of, shards)).await?;
         self.fetcher.keep(&mut fetched);
         Ok((Arc::new(opened), is_small(segment).then_some(bytes)))
     }
@@ -270,21 +270,17 @@ impl Inner {
     /// Does what keeps a processor busy, on as many of them at once as there are.
     async fn work<T: Send + 'static>(
         &self,
-        segment: &v1::Segment,
         work: impl FnOnce() -> Result<T, SegmentError> + Send + 'static,
     ) -> Result<T, ReadError> {
         // It is never closed.
         let permit = Arc::clone(&self.processors).acquire_owned().await.ok();
-        let done = tokio::task::spawn_blocking(move || {
+        let done = tidemark_shell::work::run(move || {
             let done = work();
             // Not when the caller stops to wait: then the processor is still busy.
             drop(permit);
             done
         });
-        match done.await {
-            Ok(done) => Ok(done?),
-            Err(error) => Err(unreadable(segment, &format!("reading it was cut off: {error}"))),
-        }
+        Ok(done.await?)
     }
 }
 
@@ -300,7 +296,7 @@ impl Load<'_> {
     /// Of a small segment, whose bytes are at hand and verified.
     async fn whole(&self, bytes: Bytes) -> Result<Part, ReadError> {
         let recipe = self.recipe(self.plan());
-        self.inner.work(self.segment, move || recipe.read_whole(&bytes)).await
+        self.inner.work(move || recipe.read_whole(&bytes)).await
     }
 
     /// Of a small segment.
@@ -314,7 +310,7 @@ impl Load<'_> {
         let mut fetched = self.inner.fetcher.fetch(&segment, std::slice::from_ref(&whole), source).await?;
         let bytes = fetched.parts.pop().unwrap_or_default();
         let read = move || check_whole(&segment, &bytes).and_then(|()| recipe.read_whole(&bytes));
-        let part = self.inner.work(self.segment, read).await?;
+        let part = self.inner.work(read).await?;
         self.inner.fetcher.keep(&mut fetched);
         Ok(part)
     }
@@ -327,7 +323,7 @@ impl Load<'_> {
         }
         let mut fetched = self.inner.fetcher.fetch(self.segment, &plan.ranges(), source).await?;
         let (recipe, parts) = (self.recipe(plan), std::mem::take(&mut fetched.parts));
-        let part = self.inner.work(self.segment, move || recipe.read(parts)).await?;
+        let part = self.inner.work(move || recipe.read(parts)).await?;
         self.inner.fetcher.keep(&mut fetched);
         Ok(part)
     }
@@ -340,7 +336,7 @@ impl Load<'_> {
     async fn large_plan(&self, source: Source) -> Result<Plan, ReadError> {
         let (opened, want) = (Arc::clone(self.opened), self.question.want.at(self.question.times));
         let filter = self.question.filter.cloned();
-        let plan = self.inner.work(self.segment, move || Ok(opened.plan(&want, filter.as_ref()))).await?;
+        let plan = self.inner.work(move || Ok(opened.plan(&want, filter.as_ref()))).await?;
         let blooms = plan.bloom_ranges();
         let (data, of_blooms) = (total(&plan.ranges()), total(&blooms));
         if blooms.is_empty() || data < WORTH_A_BLOOM_BYTES.max(2 * of_blooms) {
@@ -348,7 +344,7 @@ impl Load<'_> {
         }
         let mut fetched = self.inner.fetcher.fetch(self.segment, &blooms, source).await?;
         let parts = std::mem::take(&mut fetched.parts);
-        let plan = self.inner.work(self.segment, move || plan.apply_blooms(parts)).await?;
+        let plan = self.inner.work(move || plan.apply_blooms(parts)).await?;
         self.inner.fetcher.keep(&mut fetched);
         Ok(plan)
     }

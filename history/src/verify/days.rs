@@ -13,12 +13,12 @@ use crate::compact::CompactError;
 use crate::compact::layout;
 use crate::compact::load::{Group, Raw};
 use crate::compact::make::{Tasks, first_bucket};
-use crate::compact::objects::off_thread;
 use crate::replacement::DayCoverage;
 use std::sync::Arc;
 use tidemark_rollup::rows::SegmentRows;
 use tidemark_rollup::scan::Folds;
 use tidemark_rollup::time::BucketStart;
+use tidemark_shell::work;
 
 impl Verifier {
     /// Compares a day's rows with those that `five_minutes` make.
@@ -71,7 +71,7 @@ impl Verifier {
             let Some(&shard) = shards.first() else { continue };
             let place = (first_bucket(day.start()), shard, count);
             let at = At::Day(day.start());
-            let found = off_thread(move || {
+            let found = work::run(move || {
                 let recomputed = layout::days(&schema, &loaded, &folds, place);
                 let stored = layout::days(&schema, &stored, &Folds::default(), place);
                 let mut report = Report::default();

@@ -24,7 +24,7 @@ use crate::catalog::{Catalog, CatalogError, Concerns, CoverageError, Day, Fault,
 use crate::commit::CommitRecord;
 use crate::compact::load::{Group, Loader, Pick, Rollup};
 use crate::compact::make::by_bucket;
-use crate::compact::objects::{Objects, off_thread};
+use crate::compact::objects::Objects;
 use crate::compact::{CompactError, CompactorSettings, ObjectError};
 use crate::replacement::DayCoverage;
 use crate::segment::Selection;
@@ -40,6 +40,7 @@ use tidemark_rollup::coverage::Coverage;
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::BucketStart;
+use tidemark_shell::work;
 
 /// Buckets that are compared at once.
 const PARALLEL: usize = 3;
@@ -181,7 +182,7 @@ impl Verifier {
             stored.into_iter().map(|(schema, (rollups, facts))| Stored { schema, rollups, facts }).collect();
         let rules = self.loader.rules(&Arc::new(Schema::default()));
         let unit = Unit { bucket, stored, blocks, coverage, rules };
-        Ok(off_thread(move || unit.verify()).await)
+        Ok(work::run(move || unit.verify()).await)
     }
 
     /// What is replaced of a day.
