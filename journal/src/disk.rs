@@ -1,4 +1,4 @@
-//! The file operations that a journal needs, so that tests can make each of them fail.
+//! What a journal asks of the system, so that tests can make each of it fail and a simulation can give its own.
 //!
 //! Owns: the operations, their real implementation, and the names of a journal's files.
 //! Does not own: what to do when one fails.
@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// A file's number: one more than that of the file before it.
 pub(crate) type FileNumber = u32;
@@ -32,8 +33,10 @@ pub(crate) fn file_number(name: &str) -> Option<FileNumber> {
     (file_name(number) == name).then_some(number)
 }
 
-/// Files, as a folder has them.
-pub(crate) trait Disk: Send + Sync {
+/// Files, as a folder has them; and what else a journal asks of the system.
+///
+/// Folders are listed, made and locked by `std::fs` itself: another disk has real files, too.
+pub trait Disk: Send + Sync {
     /// Makes a file that must not exist.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Opens a file to read it.
@@ -46,10 +49,19 @@ pub(crate) trait Disk: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Space that this process may still fill, in bytes.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// A number that marks the records of a new file as its own: no two files should have the same.
+    fn draw_salt(&self) -> io::Result<u32> {
+        getrandom::u32().map_err(io::Error::other)
+    }
+    /// A clock that never goes back, for what is to be synced or asked again some time later.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 /// An open file.
-pub(crate) trait DiskFile: Send + Sync {
+#[allow(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
+pub trait DiskFile: Send + Sync {
     /// Its length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Fills `bytes` from `offset` on.

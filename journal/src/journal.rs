@@ -74,11 +74,19 @@ impl Shared {
     }
 }
 
-/// Ends the thread with the last handle.
+/// Ends the writing with the last handle.
 struct Handle {
     shared: Arc<Shared>,
-    thread_id: ThreadId,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    runner: Runner,
+}
+
+/// Who has the writer write.
+enum Runner {
+    /// A thread of its own.
+    Thread { id: ThreadId, running: Mutex<Option<JoinHandle<()>>> },
+    /// A simulation, step by step.
+    #[cfg(feature = "test-util")]
+    Driven(Arc<crate::driven::Driven>),
 }
 
 /// A node's journal. Cheap to clone; the last clone closes it.
@@ -109,18 +117,31 @@ impl Journal {
         disk: Arc<dyn Disk>,
         recheck: Duration,
     ) -> Result<(Self, Recovered), OpenError> {
-        let lock = lock(&config.dir)?;
-        let opened = recovery::recover(&*disk, &config.dir, shards)?;
-        let room = Room::new(&config, Arc::clone(&disk), recheck);
-        let (queue, index) = (Queue::default(), Mutex::new(opened.index));
-        let shared = Arc::new(Shared { config, shards, disk, room, queue, index });
-        let writer = Writer::new(Arc::clone(&shared), opened.next_file, lock);
+        let (shared, writer, recovered) = read(config, shards, disk, recheck)?;
         let thread = thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())
             .map_err(|source| OpenError::System { what: "a thread", source })?;
-        let handle = Handle { shared, thread_id: thread.thread().id(), thread: Mutex::new(Some(thread)) };
-        Ok((Self { handle: Arc::new(handle) }, opened.recovered))
+        let runner = Runner::Thread { id: thread.thread().id(), running: Mutex::new(Some(thread)) };
+        Ok((Self { handle: Arc::new(Handle { shared, runner }) }, recovered))
+    }
+
+    /// Opens a journal on a disk of the caller's, without a thread: the caller's [`Pump`](crate::Pump) has it write, step by
+    /// step. Where the last handle or the pump is dropped without [`close`](Self::close), what is still queued is lost, as it is
+    /// when a process ends, and the folder is free for the next one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[cfg(feature = "test-util")]
+    pub fn open_driven(
+        config: JournalConfig,
+        shards: ShardCount,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Self, Recovered, crate::Pump), OpenError> {
+        let (shared, writer, recovered) = read(config, shards, disk, RECHECK)?;
+        let driven = Arc::new(crate::driven::Driven::new(Arc::clone(&shared), writer));
+        let handle = Handle { shared, runner: Runner::Driven(Arc::clone(&driven)) };
+        Ok((Self { handle: Arc::new(handle) }, recovered, crate::Pump::new(driven)))
     }
 
     /// Queues a block with the buckets that it has events of. `done` is called once: from the writer's thread when the block is
@@ -177,8 +198,9 @@ impl Journal {
     /// the block again instead: that waits too, and writes what is missing.
     pub fn barrier(&self, id: BlockId, done: Done) {
         let waiting = self.handle.shared.queue.lock().wait_for(&id, done);
-        if let Err(done) = waiting {
-            done(Ok(()));
+        match waiting {
+            Err(done) => done(Ok(())),
+            Ok(()) => self.handle.runner.hurry(),
         }
     }
 
@@ -257,27 +279,71 @@ impl Journal {
     }
 }
 
+impl Runner {
+    /// Somebody is waiting. A thread writes anyway; nobody else does while the caller blocks the simulation.
+    fn hurry(&self) {
+        match self {
+            Self::Thread { .. } => {}
+            #[cfg(feature = "test-util")]
+            Self::Driven(driven) => _ = driven.step(),
+        }
+    }
+
+    /// Returns once what was queued is written. The queue is closed already.
+    fn finish(&self) {
+        match self {
+            Self::Thread { id, running } => join(*id, running),
+            #[cfg(feature = "test-util")]
+            Self::Driven(driven) => while driven.step() {},
+        }
+    }
+}
+
+fn join(id: ThreadId, running: &Mutex<Option<JoinHandle<()>>>) {
+    // A `Done` may hold the last handle; the thread cannot wait for itself.
+    if thread::current().id() == id {
+        return;
+    }
+    // Held until the thread has ended, so that every caller finds it ended.
+    let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(thread) = running.take()
+        && thread.join().is_err()
+    {
+        tracing::error!("the journal's thread had panicked");
+    }
+}
+
 impl Handle {
     fn close(&self) {
         self.shared.queue.close();
-        // A `Done` may hold the last handle; the thread cannot wait for itself.
-        if thread::current().id() == self.thread_id {
-            return;
-        }
-        // Held until the thread has ended, so that every caller finds it ended.
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the journal's thread had panicked");
-        }
+        self.runner.finish();
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.close();
+        match &self.runner {
+            Runner::Thread { .. } => self.close(),
+            #[cfg(feature = "test-util")]
+            Runner::Driven(driven) => driven.abandon(),
+        }
     }
+}
+
+/// Locks and reads the folder, for whoever is to have the writer write.
+fn read(
+    config: JournalConfig,
+    shards: ShardCount,
+    disk: Arc<dyn Disk>,
+    recheck: Duration,
+) -> Result<(Arc<Shared>, Writer, Recovered), OpenError> {
+    let lock = lock(&config.dir)?;
+    let opened = recovery::recover(&*disk, &config.dir, shards)?;
+    let room = Room::new(&config, Arc::clone(&disk), recheck);
+    let (queue, index) = (Queue::default(), Mutex::new(opened.index));
+    let shared = Arc::new(Shared { config, shards, disk, room, queue, index });
+    let writer = Writer::new(Arc::clone(&shared), opened.next_file, lock);
+    Ok((shared, writer, opened.recovered))
 }
 
 /// Makes the folder, and locks it.

@@ -18,7 +18,10 @@
 
 mod active;
 mod config;
+#[cfg_attr(not(feature = "test-util"), allow(unreachable_pub, reason = "public for simulations only"))]
 mod disk;
+#[cfg(feature = "test-util")]
+mod driven;
 mod error;
 mod index;
 mod journal;
@@ -33,6 +36,10 @@ mod writer;
 mod tests;
 
 pub use config::{JournalConfig, SyncPolicy, SyncPolicyError};
+#[cfg(feature = "test-util")]
+pub use disk::{Disk, DiskFile};
+#[cfg(feature = "test-util")]
+pub use driven::Pump;
 pub use error::{AppendError, Full, OpenError, ReadError};
 pub use index::Entry;
 pub use journal::{Done, Journal, Usage};

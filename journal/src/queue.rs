@@ -69,6 +69,11 @@ impl State {
             None => Err(done),
         }
     }
+
+    fn take(&mut self) -> Work {
+        self.nudged = false;
+        Work { jobs: std::mem::take(&mut self.jobs), closing: self.closing }
+    }
 }
 
 impl Queue {
@@ -111,8 +116,12 @@ impl Queue {
             }
             state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.nudged = false;
-        Work { jobs: std::mem::take(&mut state.jobs), closing: state.closing }
+        state.take()
+    }
+
+    /// Takes all that is queued, without waiting.
+    pub(crate) fn take_now(&self) -> Work {
+        self.lock().take()
     }
 
     /// Tells the outcome of blocks to all who wait for it.

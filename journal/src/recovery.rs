@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::BucketStart;
 
@@ -71,7 +71,7 @@ pub(crate) struct Opened {
 
 /// Reads the journal in `dir`, which exists and is locked.
 pub(crate) fn recover(disk: &dyn Disk, dir: &Path, shards: ShardCount) -> Result<Opened, OpenError> {
-    let began = Instant::now();
+    let began = disk.now();
     let files = list(dir)?;
     let newest = files.last().copied();
     let mut recovery = Recovery {
@@ -89,7 +89,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, shards: ShardCount) -> Result
     recovery.delete_dead_files();
     let Recovery { index, mut recovered, .. } = recovery;
     recovered.blocks = index.totals().blocks;
-    recovered.took = began.elapsed();
+    recovered.took = disk.now().duration_since(began);
     Ok(Opened { index, next_file: newest.map_or(1, |newest| newest.saturating_add(1)), recovered })
 }
 

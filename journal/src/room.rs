@@ -53,7 +53,7 @@ impl Room {
 
     /// Asks the disk, if that was not done lately.
     pub(crate) fn refresh(&self, queued: u64) {
-        let now = Instant::now();
+        let now = self.disk.now();
         {
             let mut measured = self.lock();
             if measured.at.is_some_and(|at| now.duration_since(at) < self.recheck) {

@@ -5,6 +5,7 @@
 
 mod damage;
 mod disk;
+mod driven;
 mod failures;
 mod journal;
 mod model;

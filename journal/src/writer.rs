@@ -1,4 +1,4 @@
-//! The thread that writes.
+//! Writing, which one thread does.
 //!
 //! Owns: batches, when they are synced, when a file is full, and what an error costs.
 //! Does not own: who waits (`queue`), what is live (`index`).
@@ -13,7 +13,7 @@ use crate::disk::{FileNumber, file_path};
 use crate::error::AppendError;
 use crate::index::Location;
 use crate::journal::{Done, Shared};
-use crate::queue::Job;
+use crate::queue::{Job, Work};
 use crate::record::{self, FileHeader, Salt};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -48,7 +48,7 @@ pub(crate) struct Writer {
     dirty_since: Option<Instant>,
     /// Whether the last batch failed: that is logged when it changes.
     failing: bool,
-    /// Held as long as the thread runs.
+    /// Held as long as there is somebody to write.
     _lock: File,
 }
 
@@ -71,21 +71,26 @@ impl Writer {
     pub(crate) fn run(mut self) {
         loop {
             let work = self.shared.queue.take(self.sync_due());
-            let last = work.closing && work.jobs.is_empty();
-            self.todo = work.jobs;
-            if let Err(error) = self.write_batch() {
-                self.fail(error);
-            }
-            if last || self.sync_due().is_some_and(|due| due <= Instant::now()) {
-                self.sync_reported();
-            }
-            if last || self.shared.index().active_is_dead() {
-                self.leave_file();
-            }
-            if last {
+            if self.do_work(work) {
                 return;
             }
         }
+    }
+
+    /// Writes and reports a batch, and looks after the file. Returns whether that was the last, because the journal is closed.
+    pub(crate) fn do_work(&mut self, work: Work) -> bool {
+        let last = work.closing && work.jobs.is_empty();
+        self.todo = work.jobs;
+        if let Err(error) = self.write_batch() {
+            self.fail(error);
+        }
+        if last || self.sync_due().is_some_and(|due| due <= self.shared.disk.now()) {
+            self.sync_reported();
+        }
+        if last || self.shared.index().active_is_dead() {
+            self.leave_file();
+        }
+        last
     }
 
     fn sync_due(&self) -> Option<Instant> {
@@ -127,7 +132,7 @@ impl Writer {
     fn begin_file(&mut self) -> Result<Salt, AppendError> {
         let number = self.next_file;
         let path = || file_path(&self.shared.config.dir, number);
-        let salt = getrandom::u32().map_err(|error| write_error(path(), io::Error::other(error)))?;
+        let salt = self.shared.disk.draw_salt().map_err(|error| write_error(path(), error))?;
         // Not to be used again, whatever becomes of it. Four thousand million files do not come to an end.
         self.next_file = number.saturating_add(1);
         let header = FileHeader { number, shards: self.shared.shards.get(), salt };
@@ -170,7 +175,9 @@ impl Writer {
                 file: active.path.clone(),
                 source: Arc::new(source),
             })?,
-            SyncPolicy::Interval(_) => self.dirty_since = self.dirty_since.or_else(|| Some(Instant::now())),
+            SyncPolicy::Interval(_) => {
+                self.dirty_since = self.dirty_since.or_else(|| Some(self.shared.disk.now()));
+            }
         }
         active.settle();
         let (file, bytes) = (active.number, active.settled());

@@ -7,6 +7,7 @@ use crate::disk::{Disk, DiskFile, RealDisk};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 /// What is to fail, and what happened.
 #[derive(Default)]
@@ -28,6 +29,10 @@ pub(crate) struct Plan {
     pub(crate) dir_syncs: usize,
     pub(crate) writes: usize,
     pub(crate) asked_for_space: usize,
+    /// Of all files; otherwise random.
+    pub(crate) salt: Option<u32>,
+    /// Its clock is ahead by so much.
+    pub(crate) passed: Duration,
 }
 
 #[derive(Default)]
@@ -97,6 +102,14 @@ impl Disk for TestDisk {
         let mut plan = self.plan();
         plan.asked_for_space += 1;
         plan.free_bytes.map_or_else(|| RealDisk.free_bytes(dir), Ok)
+    }
+
+    fn draw_salt(&self) -> io::Result<u32> {
+        self.plan().salt.map_or_else(|| RealDisk.draw_salt(), Ok)
+    }
+
+    fn now(&self) -> Instant {
+        RealDisk.now() + self.plan().passed
     }
 }
 
