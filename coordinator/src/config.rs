@@ -8,17 +8,20 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_rollup::census;
+use tidemark_rollup::placement::Replication;
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::sharding::ShardCount;
 
 /// Settings of a coordinator.
 #[derive(Clone, Debug)]
 pub struct CoordinatorConfig {
-    /// Where to listen, for JSON and gRPC alike. Port 0 lets the system choose;
-    /// [`Running::address`](crate::Running::address) tells which.
+    /// Where to listen, for JSON and gRPC alike, by way of [`Port::At`](tidemark_shell::port::Port::At). Port 0 lets the
+    /// system choose; [`Running::address`](crate::Running::address) tells which.
     pub http: SocketAddr,
     /// How many shards the cluster has. The same on all members: nodes refuse a question about another count.
     pub shards: ShardCount,
+    /// How many owners a shard has. The same on all members: one that differs asks nodes for shards that they do not have.
+    pub replication: Replication,
     /// What can be asked for. A name that only the nodes know cannot be asked for here; one that only the coordinator
     /// knows reads as empty.
     pub schema: Arc<Schema>,
@@ -29,7 +32,7 @@ pub struct CoordinatorConfig {
     pub dimension_values: u32,
     /// How long a query may take before it is answered with what there is.
     ///
-    /// Longer waits for slow nodes; shorter gives a partial answer sooner. A caller's own deadline (`grpc-timeout`)
+    /// Longer outlasts a failover where no owner of a shard answers; shorter gives a partial answer sooner. A caller's own deadline (`grpc-timeout`)
     /// can only shorten it.
     pub query_timeout: Duration,
     /// How long a post of events may take, from its first byte to the acknowledgement, all nodes tried included.
@@ -63,6 +66,7 @@ impl Default for CoordinatorConfig {
         Self {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 8100)),
             shards: ShardCount::DEFAULT,
+            replication: Replication::DEFAULT,
             schema: Arc::new(Schema::default()),
             dimension_values: census::DEFAULT_LIMIT,
             query_timeout: Duration::from_secs(2),

@@ -1,15 +1,16 @@
 //! Asking many nodes at once.
 //!
 //! Owns: the deadline, gathering replies until it, and why a node's reply is not there.
-//! Does not own: what is asked (`query::rounds`, `sites`, `readiness`), connections (`peers`).
+//! Does not own: what is asked (`sites`, `readiness`), asking one node after another (`query::round`), connections
+//! (`peers`).
 
-use crate::peers::AddressError;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 use tidemark_rollup::partial::TooManyRows;
+use tidemark_shell::link::AddressError;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Request, Status};
 
@@ -124,57 +125,25 @@ fn root_cause(status: &Status) -> String {
     cause.unwrap_or_else(|| status.message().to_owned())
 }
 
-/// Requests under way, one per node asked, and the replies that came.
-pub(crate) struct Gathering<F, T> {
-    pending: FuturesUnordered<F>,
-    replies: Vec<Option<Result<T, Failure>>>,
-}
-
-impl<F, T> Gathering<F, T>
-where
-    F: Future<Output = (usize, Result<T, Failure>)>,
-{
-    /// Starts `calls`; each tells its position with its reply. They make progress only while awaited.
-    pub(crate) fn start(calls: impl Iterator<Item = F>) -> Self {
-        let pending: FuturesUnordered<F> = calls.collect();
-        let replies = (0..pending.len()).map(|_| None).collect();
-        Self { pending, replies }
-    }
-
-    /// Gathers replies until all are there, at most until `moment`.
-    pub(crate) async fn until(&mut self, moment: Instant) {
-        while let Ok(Some((at, reply))) = timeout_at(moment, self.pending.next()).await {
-            self.replies[at] = Some(reply);
-        }
-    }
-
-    pub(crate) fn is_complete(&self) -> bool {
-        self.pending.is_empty()
-    }
-
-    /// The replies that are there.
-    pub(crate) fn replies(&self) -> impl Iterator<Item = &T> {
-        self.replies.iter().filter_map(|reply| reply.as_ref()?.as_ref().ok())
-    }
-
-    /// Gives up on what is not there, and returns one reply per call, in their order.
-    pub(crate) fn finish(self, deadline: Deadline) -> Vec<Result<T, Failure>> {
-        self.replies.into_iter().map(|reply| reply.unwrap_or_else(|| Err(deadline.failure()))).collect()
-    }
-}
-
-/// Makes all `calls` at once and waits for them until `deadline`.
+/// Makes all `calls` at once and waits for their replies until `deadline`, or until the replies are `enough`. One reply per
+/// call, in their order.
 pub(crate) async fn ask_all<F, T>(
     calls: impl Iterator<Item = F>,
     deadline: Deadline,
+    enough: impl Fn(&[Option<Result<T, Failure>>]) -> bool,
 ) -> Vec<Result<T, Failure>>
 where
     F: Future<Output = Result<T, Failure>>,
 {
     let calls = calls.enumerate().map(|(at, call)| async move { (at, call.await) });
-    let mut gathering = Gathering::start(calls);
-    gathering.until(deadline.at()).await;
-    gathering.finish(deadline)
+    let mut pending: FuturesUnordered<_> = calls.collect();
+    let mut replies: Vec<_> = (0..pending.len()).map(|_| None).collect();
+    while !enough(&replies)
+        && let Ok(Some((at, reply))) = timeout_at(deadline.at(), pending.next()).await
+    {
+        replies[at] = Some(reply);
+    }
+    replies.into_iter().map(|reply| reply.unwrap_or_else(|| Err(deadline.failure()))).collect()
 }
 
 #[cfg(test)]
@@ -191,10 +160,19 @@ mod tests {
                 call => ready(Ok(call)).await,
             }
         });
-        let replies = ask_all(calls, deadline).await;
+        let replies = ask_all(calls, deadline, |_| false).await;
         assert_eq!((replies[0].as_ref().ok(), replies[2].as_ref().ok()), (Some(&0), Some(&2)));
         let reason = &replies[1].as_ref().unwrap_err().reason;
         assert_eq!(reason, "did not answer within 20ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_enough_is_not_waited_beyond() {
+        let calls = (0..2).map(|call| async move { if call == 1 { pending().await } else { Ok(call) } });
+        let start = Instant::now();
+        let replies = ask_all(calls, Deadline::after(Duration::from_secs(1)), |replies| replies[0].is_some()).await;
+        assert!(replies[0].is_ok() && replies[1].is_err());
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | `POST /v1/events` | events (`http::post`) |
 //! | `GET /metrics` | Prometheus, OpenMetrics text |
 //! | `GET /healthz` | 200 as long as the process runs |
-//! | `GET /readyz` | 200 when every member answers, else 503 with those that do not |
+//! | `GET /readyz` | 200 when nodes that have all shards between them answer, else 503; with those that do not answer |
 //! | `GET /` | the start page |
 
 mod ask;
@@ -19,6 +19,7 @@ mod post;
 use crate::error::ApiError;
 use crate::fanout::Deadline;
 use crate::metrics::CoordinatorMetrics;
+use crate::plan::NO_NODES;
 use crate::posts::Posts;
 use crate::query::Queries;
 use crate::readiness::Readiness;
@@ -90,15 +91,19 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 async fn readyz(State(app): State<Arc<App>>) -> Response {
     let report = app.readiness.report().await;
     if report.is_ready() {
-        return axum::Json(json!({ "ready": true, "nodes": report.members })).into_response();
+        let mut body = json!({ "ready": true, "nodes": report.nodes });
+        if !report.not_ready.is_empty() {
+            body["notReady"] = json!(report.not_ready);
+        }
+        return axum::Json(body).into_response();
     }
-    let message = match report.members {
-        0 => {
-            "the cluster has no members: start a node, or tell the coordinator where the nodes are".to_owned()
-        }
-        members => {
-            format!("{} of {members} nodes do not answer; queries are partial", report.not_ready.len())
-        }
+    let message = match report.nodes {
+        0 => NO_NODES.to_owned(),
+        nodes => format!(
+            "{} of {nodes} nodes do not answer, and {} shards have nobody else: queries are partial",
+            report.not_ready.len(),
+            report.shards_lost
+        ),
     };
     let body = json!({
         "code": "unavailable", "message": message, "field": null, "ready": false, "notReady": report.not_ready,

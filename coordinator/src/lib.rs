@@ -1,24 +1,32 @@
 //! The stateless front of a Tidemark cluster: questions in, answers out; events in, acknowledgements out.
 //!
-//! Owns: fan-out to the nodes, merging their parts, the limit on dimension values over all of them, and the JSON
-//! and gRPC interfaces for users.
+//! Owns: fan-out to the nodes, which of a shard's owners is asked when, merging their parts, the limit on dimension values over
+//! all of them, and the JSON and gRPC interfaces for users.
 //! Does not own: what numbers mean and how they merge (`tidemark-rollup`), events and shards (`tidemark-node`), who the
-//! nodes are (a view is given), time and randomness (given).
+//! nodes are (views are given, one after another), connections (`tidemark-shell`), time and randomness (given).
 //!
 //! ```text
 //!          server (one port: HTTP/1, HTTP/2)
 //!         /            |            \
 //!    service         http            \
 //!    (gRPC)         (JSON)         readiness
-//!         \         /    \
-//!          query       events, posts
-//!    rounds, limit, merge   |
-//!              \            |
-//!              fanout --- peers (plan, connections) --- nodes
+//!         \         /    \               |
+//!          query       events, posts     |
+//!    rounds, limit, merge   |            |
+//!            |              |            |
+//!    round --- asking       |            |
+//!              \            |            |
+//!               peers (plan, connections) --- nodes
 //! ```
 //!
+//! A query asks one owner per shard, with one request per node. Owners that are slow, fail or are not ready are made up for by
+//! the next ones while the query lasts; see `query/asking.rs`.
+//!
 //! Any number of coordinators can stand before one cluster, and in one process: nothing here is global, and nothing is
-//! remembered from one question to the next.
+//! remembered from one question to the next, but how fast nodes answered.
+//!
+//! What happens is a function of what was given, on a runtime of one thread: a simulation gives the view, the connections, the
+//! port and the time.
 #![forbid(unsafe_code)]
 
 pub mod config;
@@ -39,6 +47,7 @@ mod service;
 mod sites;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use config::{ConfigError, CoordinatorConfig};
 pub use json::answer_to_json;
@@ -49,12 +58,15 @@ use crate::peers::Peers;
 use crate::posts::Posts;
 use crate::query::Queries;
 use crate::readiness::Readiness;
+use axum::Router;
 use prometheus_client::registry::Registry;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::member::View;
 use tidemark_rollup::time::Clock;
+use tidemark_shell::link::Connect;
+use tidemark_shell::port::Port;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -64,8 +76,12 @@ use tokio_util::sync::CancellationToken;
 pub struct Parts {
     /// Tells the time of day.
     pub clock: Arc<dyn Clock>,
-    /// The members of the cluster, now and later. A change takes effect with the next question or post.
-    pub view: watch::Receiver<View>,
+    /// The members of the cluster, now and later. Also who is answering a question or passing on a post follows a change.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Makes the connections to nodes.
+    pub connect: Arc<dyn Connect>,
+    /// Where to serve: [`Port::At`] the configured address, or somewhere else.
+    pub port: Port,
     /// 128 random bits, fresh at every start: events that come without an identity are passed on under this one, with
     /// sequence numbers that begin anew.
     pub producer: ProducerId,
@@ -99,7 +115,8 @@ pub enum StartError {
 pub struct Coordinator;
 
 impl Coordinator {
-    /// Listens, and serves until `shutdown` is cancelled; requests then have five seconds to end.
+    /// Listens, and serves until `shutdown` is cancelled; requests then have five seconds to end. Where the services are given
+    /// away ([`Port::Handed`]), whoever took them serves.
     ///
     /// The nodes need not be there yet: connections are made when they are first needed.
     ///
@@ -111,11 +128,8 @@ impl Coordinator {
         shutdown: CancellationToken,
     ) -> Result<Running, StartError> {
         config.validate()?;
-        let bind_error = |source| StartError::Bind { address: config.http, source };
-        let listener = TcpListener::bind(config.http).await.map_err(bind_error)?;
-        let address = listener.local_addr().map_err(bind_error)?;
-
-        let peers = Arc::new(Peers::new(parts.view, config.shards));
+        let (opened, address) = Opened::of(parts.port).await?;
+        let peers = Arc::new(Peers::new(parts.view, config.shards, config.replication, parts.connect));
         let clock = Arc::clone(&parts.clock);
         let queries = Arc::new(Queries::new(&config, Arc::clone(&peers), clock, parts.metrics.clone()));
         let (grpc, health) = service::routes(Arc::clone(&queries), Arc::clone(&peers)).await?;
@@ -129,15 +143,50 @@ impl Coordinator {
         };
         let router = http::router(Arc::new(app), grpc.into_axum_router());
         tracing::info!(%address, "coordinator is listening");
-        let serving = tokio::spawn(async move {
-            let leaving = async {
+        let leaving = {
+            let shutdown = shutdown.clone();
+            async move {
                 shutdown.cancelled().await;
                 service::set_not_serving(&health).await;
-            };
-            let serving = server::serve(listener, router, config.max_connections.get(), shutdown.clone());
-            tokio::join!(serving, leaving);
-        });
+            }
+        };
+        let serving = match opened {
+            Opened::Listening(listener) => tokio::spawn(async move {
+                let serving = server::serve(listener, router, config.max_connections.get(), shutdown);
+                tokio::join!(serving, leaving);
+            }),
+            Opened::Handed(take) => {
+                take(router);
+                tokio::spawn(leaving)
+            }
+        };
         Ok(Running { address, serving })
+    }
+}
+
+/// A port that can be served on.
+enum Opened {
+    Listening(TcpListener),
+    Handed(Box<dyn FnOnce(Router) + Send>),
+}
+
+impl Opened {
+    async fn of(port: Port) -> Result<(Self, SocketAddr), StartError> {
+        match port {
+            Port::At(address) => {
+                let error = |source| StartError::Bind { address, source };
+                let listener = TcpListener::bind(address).await.map_err(error)?;
+                let address = listener.local_addr().map_err(error)?;
+                Ok((Self::Listening(listener), address))
+            }
+            Port::Open(listener) => {
+                let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+                let address =
+                    listener.local_addr().map_err(|source| StartError::Bind { address: unknown, source })?;
+                Ok((Self::Listening(listener), address))
+            }
+            Port::Handed { address, take } => Ok((Self::Handed(take), address)),
+        }
     }
 }
 
@@ -149,7 +198,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Where it listens.
+    /// Where it is served.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -81,6 +81,10 @@ pub struct CoordinatorMetrics {
     queries: Family<OutcomeLabel, Counter>,
     query_seconds: Histogram,
     census_rounds: Counter,
+    hedges: Counter,
+    hedges_won: Counter,
+    asked_next: Counter,
+    shards_missing: Counter,
     posts: Family<OutcomeLabel, Counter>,
     accepted: Counter,
     duplicate: Counter,
@@ -94,6 +98,10 @@ impl CoordinatorMetrics {
             queries: Family::default(),
             query_seconds: Histogram::new(QUERY_SECONDS),
             census_rounds: Counter::default(),
+            hedges: Counter::default(),
+            hedges_won: Counter::default(),
+            asked_next: Counter::default(),
+            shards_missing: Counter::default(),
             posts: Family::default(),
             accepted: Counter::default(),
             duplicate: Counter::default(),
@@ -114,6 +122,7 @@ impl CoordinatorMetrics {
             "Queries for which nodes had to agree on values beyond the limit",
             self.census_rounds.clone(),
         );
+        self.register_owners(registry);
         registry.register("http_posts", "Posts of events, by how they ended", self.posts.clone());
         registry.register(
             "http_events_accepted",
@@ -132,6 +141,29 @@ impl CoordinatorMetrics {
         );
     }
 
+    fn register_owners(&self, registry: &mut Registry) {
+        registry.register(
+            "query_hedges",
+            "Requests for shards that another node was slow to answer for",
+            self.hedges.clone(),
+        );
+        registry.register(
+            "query_hedges_won",
+            "Of these, requests that were answered before the slow node",
+            self.hedges_won.clone(),
+        );
+        registry.register(
+            "query_asked_next",
+            "Requests for shards that another node failed or was not ready to answer for",
+            self.asked_next.clone(),
+        );
+        registry.register(
+            "query_shards_missing",
+            "Shards that no node answered for in time, over all queries",
+            self.shards_missing.clone(),
+        );
+    }
+
     pub(crate) fn query_ended(&self, outcome: QueryOutcome, took: Duration) {
         self.queries.get_or_create(&outcome.label()).inc();
         self.query_seconds.observe(took.as_secs_f64());
@@ -139,6 +171,22 @@ impl CoordinatorMetrics {
 
     pub(crate) fn census_round(&self) {
         self.census_rounds.inc();
+    }
+
+    pub(crate) fn hedged(&self) {
+        self.hedges.inc();
+    }
+
+    pub(crate) fn hedge_won(&self) {
+        self.hedges_won.inc();
+    }
+
+    pub(crate) fn asked_next(&self) {
+        self.asked_next.inc();
+    }
+
+    pub(crate) fn shards_missing(&self, shards: usize) {
+        self.shards_missing.inc_by(shards as u64);
     }
 
     pub(crate) fn posted(&self, outcome: PostOutcome) {

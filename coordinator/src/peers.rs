@@ -1,131 +1,134 @@
 //! The nodes as the coordinator sees them now.
 //!
-//! Owns: the plan for the current view, and one connection per node, opened when it is first needed.
-//! Does not own: how the view comes about (given as a `watch`), what is asked over the connections (`fanout`, `posts`).
+//! Owns: the plan for the current view, and that there are no more connections than members.
+//! Does not own: how the view comes about (given as a `watch`), connections (`tidemark_shell::link`), what is asked over
+//! them (`query`, `posts`, `sites`, `readiness`).
 
 use crate::plan::Plan;
-use dashmap::DashMap;
+use crate::wire::Wire;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tidemark_proto::MAX_MEMBER_MESSAGE_BYTES;
 use tidemark_proto::v1::cluster_client::ClusterClient;
 use tidemark_proto::v1::ingest_client::IngestClient;
 use tidemark_rollup::member::View;
+use tidemark_rollup::placement::Replication;
 use tidemark_rollup::sharding::ShardCount;
+use tidemark_shell::link::{AddressError, Connect, Links};
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint};
 
-/// How long opening a connection may take: a host that is gone sends no refusal.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often a connection is probed, also while nothing is asked, so that one whose other end vanished is found before
-/// a query has to wait on it.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(2);
-/// How long a probe may go without an answer.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// An address that no connection can be made to. Mend the member's address.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no address: a member needs host:port")]
-pub(crate) struct AddressError(String);
-
-/// The nodes, and connections to them. Holds at most one connection per member of the view.
+/// The nodes, and connections to them.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    view: watch::Receiver<View>,
+    view: watch::Receiver<Arc<View>>,
     shards: ShardCount,
+    replication: Replication,
     plan: Mutex<Arc<Plan>>,
-    channels: DashMap<String, Channel>,
+    links: Links,
 }
 
 impl Peers {
-    pub(crate) fn new(view: watch::Receiver<View>, shards: ShardCount) -> Self {
-        let plan = Mutex::new(Arc::new(Plan::of(&view.borrow(), shards)));
-        Self { view, shards, plan, channels: DashMap::new() }
+    pub(crate) fn new(
+        view: watch::Receiver<Arc<View>>,
+        shards: ShardCount,
+        replication: Replication,
+        connect: Arc<dyn Connect>,
+    ) -> Self {
+        let plan = Mutex::new(Arc::new(Plan::of(&view.borrow(), shards, replication)));
+        Self { view, shards, replication, plan, links: Links::new(connect) }
     }
 
     /// The plan for the view of this moment.
     pub(crate) fn plan(&self) -> Arc<Plan> {
-        let view = self.view.borrow().clone();
+        let view = Arc::clone(&self.view.borrow());
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         if *plan.view() != view {
-            self.forget_others(&view);
-            *plan = Arc::new(Plan::of(&view, self.shards));
+            let addresses: BTreeSet<&str> = view.members().iter().map(|node| node.address.as_str()).collect();
+            self.links.keep(&addresses);
+            *plan = Arc::new(Plan::of(&view, self.shards, self.replication));
         }
         Arc::clone(&plan)
     }
 
-    fn forget_others(&self, view: &View) {
-        let addresses: BTreeSet<&str> = view.members().iter().map(|member| member.address.as_str()).collect();
-        self.channels.retain(|address, _| addresses.contains(address.as_str()));
+    /// Tells of views that come after this moment.
+    pub(crate) fn changes(&self) -> Changes {
+        let mut view = self.view.clone();
+        view.mark_unchanged();
+        Changes(view)
     }
 
     /// The connection to this address; opened at the first call over it, and again after it broke.
-    pub(crate) fn channel(&self, address: &str) -> Result<Channel, AddressError> {
-        if let Some(channel) = self.channels.get(address) {
-            return Ok(channel.clone());
-        }
-        let channel = lazy_channel(address).ok_or_else(|| AddressError(address.to_owned()))?;
-        Ok(self.channels.entry(address.to_owned()).or_insert(channel).clone())
+    pub(crate) fn wire(&self, address: &str) -> Result<Wire, AddressError> {
+        Ok(Wire(self.links.to(address)?))
     }
 
-    pub(crate) fn cluster(&self, address: &str) -> Result<ClusterClient<Channel>, AddressError> {
-        let client = ClusterClient::new(self.channel(address)?);
+    pub(crate) fn cluster(&self, address: &str) -> Result<ClusterClient<Wire>, AddressError> {
+        let client = ClusterClient::new(self.wire(address)?);
         Ok(client.max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES))
     }
 
-    pub(crate) fn ingest(&self, address: &str) -> Result<IngestClient<Channel>, AddressError> {
-        Ok(IngestClient::new(self.channel(address)?))
+    pub(crate) fn ingest(&self, address: &str) -> Result<IngestClient<Wire>, AddressError> {
+        Ok(IngestClient::new(self.wire(address)?))
     }
 }
 
-fn lazy_channel(address: &str) -> Option<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-    endpoint.uri().port()?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
-    Some(endpoint.connect_lazy())
+/// Tells when there is another view.
+#[derive(Debug)]
+pub(crate) struct Changes(watch::Receiver<Arc<View>>);
+
+impl Changes {
+    /// Waits for another view than the last one.
+    pub(crate) async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // Whoever made views is gone: the last one stays.
+            std::future::pending().await
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tidemark_rollup::member::{Member, NodeId};
+    use tidemark_shell::link::Tcp;
 
-    fn view(addresses: &[&str]) -> View {
-        let member = |(at, address): (usize, &&str)| Member {
-            id: NodeId::new(format!("n{at}")).unwrap(),
-            address: (*address).into(),
+    fn view(addresses: &[&str]) -> Arc<View> {
+        let member = |(at, address): (usize, &&str)| {
+            Member::node(NodeId::new(format!("n{at}")).unwrap(), *address)
         };
-        View::new(addresses.iter().enumerate().map(member).collect()).unwrap()
+        Arc::new(View::new(addresses.iter().enumerate().map(member).collect()).unwrap())
     }
 
     #[tokio::test]
     async fn a_new_view_makes_a_new_plan_and_forgets_the_connections_of_those_who_left() {
         let (sender, receiver) = watch::channel(view(&["a:1", "b:1"]));
-        let peers = Peers::new(receiver, ShardCount::DEFAULT);
+        let peers = Peers::new(receiver, ShardCount::DEFAULT, Replication::ONE, Arc::new(Tcp));
         let before = peers.plan();
         assert!(Arc::ptr_eq(&before, &peers.plan()));
         for address in ["a:1", "b:1", "a:1"] {
-            peers.channel(address).unwrap();
+            peers.wire(address).unwrap();
         }
-        assert_eq!(peers.channels.len(), 2);
+        assert_eq!(peers.links.count(), 2);
 
         sender.send(view(&["b:1"])).unwrap();
-        assert_eq!(peers.plan().parts().len(), 1);
-        assert_eq!(peers.channels.len(), 1);
+        let plan = peers.plan();
+        assert!(plan.shards().all(|shard| plan.readers(shard)[0].address == "b:1"));
+        assert_eq!(peers.links.count(), 1);
     }
 
-    #[tokio::test]
-    async fn what_is_no_address_is_an_error_that_shows_it() {
-        let peers = Peers::new(watch::channel(View::default()).1, ShardCount::DEFAULT);
-        for address in ["", "host", "ho st:1", "host:port"] {
-            let error = peers.channel(address).expect_err(address);
-            assert!(error.to_string().contains("host:port"));
-        }
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_told_once_and_the_end_of_views_is_none() {
+        let (sender, receiver) = watch::channel(view(&["a:1"]));
+        let peers = Peers::new(receiver, ShardCount::DEFAULT, Replication::ONE, Arc::new(Tcp));
+        let mut changes = peers.changes();
+        let told = async |changes: &mut Changes| {
+            tokio::time::timeout(std::time::Duration::from_secs(1), changes.next()).await.is_ok()
+        };
+        assert!(!told(&mut changes).await);
+        sender.send(view(&["b:1"])).unwrap();
+        assert!(told(&mut changes).await);
+        assert!(!told(&mut changes).await);
+        drop(sender);
+        assert!(!told(&mut changes).await);
     }
 }

@@ -1,61 +1,80 @@
-//! Who is asked for what.
+//! Who can be asked for what.
 //!
-//! Owns: the split of all shards over the nodes of a view.
-//! Does not own: the view and connections (`peers`), asking (`fanout`).
+//! Owns: the nodes as they are asked, and for each shard those that can answer, in the order to ask them.
+//! Does not own: the view and connections (`peers`), whom to ask next (`query::asking`), asking (`fanout`).
 
+use std::fmt;
+use std::sync::Arc;
 use tidemark_proto::v1;
-use tidemark_rollup::placement::{Member, Placement, View};
+use tidemark_rollup::member::{Member, NodeId, View};
+use tidemark_rollup::placement::{Placement, Replication};
 use tidemark_rollup::sharding::ShardCount;
 
-/// One node and the shards it is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
-    pub(crate) member: Member,
-    /// Ascending, never empty.
-    pub(crate) shards: Vec<u32>,
+/// What to do about a cluster that has no nodes.
+pub(crate) const NO_NODES: &str =
+    "the cluster has no members: start a node, or tell the coordinator where the nodes are";
+
+/// A node as it is asked. One that comes back elsewhere is another one: what failed there says nothing about here.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    pub(crate) address: String,
 }
 
-impl Part {
-    /// What answers call the node.
-    pub(crate) fn name(&self) -> String {
-        node_name(&self.member)
+impl Peer {
+    pub(crate) fn of(member: &Member) -> Self {
+        Self { id: member.id.clone(), address: member.address.clone() }
     }
 }
 
 /// What answers and errors call a node: `id (address)`.
-pub(crate) fn node_name(member: &Member) -> String {
-    format!("{} ({})", member.id, member.address)
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.id, self.address)
+    }
 }
 
-/// Every shard exactly once, in one part per node that owns any. A value: made anew for every view.
+/// Whom to ask for each shard. A value: made anew for every view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    view: View,
+    view: Arc<View>,
     shards: ShardCount,
-    parts: Vec<Part>,
+    replication: Replication,
+    /// Per shard.
+    readers: Vec<Vec<Arc<Peer>>>,
 }
 
 impl Plan {
-    pub(crate) fn of(view: &View, shards: ShardCount) -> Self {
-        let placement = Placement::of(view, shards);
-        let members = placement.members().iter();
-        let mut parts: Vec<Part> =
-            members.map(|member| Part { member: member.clone(), shards: Vec::new() }).collect();
-        for (shard, &owner) in (0..).zip(placement.owners()) {
-            parts[owner as usize].shards.push(shard);
-        }
-        parts.retain(|part| !part.shards.is_empty());
-        Self { view: view.clone(), shards, parts }
+    pub(crate) fn of(view: &Arc<View>, shards: ShardCount, replication: Replication) -> Self {
+        let placement = Placement::of(view, shards, replication);
+        let peers: Vec<Arc<Peer>> = placement.nodes().iter().map(|node| Arc::new(Peer::of(node))).collect();
+        // Nodes are in the order of their names.
+        let peer_of = |node: &Member| peers.binary_search_by(|peer| peer.id.cmp(&node.id)).ok();
+        let readers = shards.shards().map(|shard| {
+            let positions = placement.readers(shard).filter_map(peer_of);
+            positions.map(|at| Arc::clone(&peers[at])).collect()
+        });
+        Self { view: Arc::clone(view), shards, replication, readers: readers.collect() }
     }
 
     /// The view it was made for.
-    pub(crate) fn view(&self) -> &View {
+    pub(crate) fn view(&self) -> &Arc<View> {
         &self.view
     }
 
-    /// The nodes to ask, by name.
-    pub(crate) fn parts(&self) -> &[Part] {
-        &self.parts
+    /// Whom to ask for a shard, in this order.
+    pub(crate) fn readers(&self, shard: u32) -> &[Arc<Peer>] {
+        self.readers.get(shard as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// All shards.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = u32> + Clone + use<> {
+        0..self.shards.get()
+    }
+
+    /// How many owners a shard is to have.
+    pub(crate) fn replication(&self) -> Replication {
+        self.replication
     }
 
     pub(crate) fn shard_count(&self) -> u32 {
@@ -72,33 +91,39 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemark_rollup::member::NodeId;
+    use tidemark_rollup::member::MemberState;
 
-    fn view(members: usize) -> View {
-        let member = |at| Member { id: NodeId::new(format!("n{at}")).unwrap(), address: format!("h{at}:1") };
-        View::new((0..members).map(member).collect()).unwrap()
+    fn member(at: usize) -> Member {
+        Member::node(NodeId::new(format!("n{at}")).unwrap(), format!("h{at}:1"))
+    }
+
+    fn plan(members: Vec<Member>) -> Plan {
+        let view = Arc::new(View::new(members).unwrap());
+        Plan::of(&view, ShardCount::DEFAULT, Replication::DEFAULT)
     }
 
     #[test]
-    fn every_shard_is_asked_for_exactly_once() {
-        let shards = ShardCount::new(64).unwrap();
-        for members in 1..5 {
-            let plan = Plan::of(&view(members), shards);
-            let mut asked: Vec<u32> = plan.parts().iter().flat_map(|part| part.shards.clone()).collect();
-            asked.sort_unstable();
-            assert_eq!(asked, (0..64).collect::<Vec<_>>());
+    fn every_shard_has_as_many_readers_as_there_are_owners() {
+        for (members, readers) in [(1, 1), (2, 2), (5, 2)] {
+            let plan = plan((0..members).map(member).collect());
+            assert!(plan.shards().all(|shard| plan.readers(shard).len() == readers));
         }
     }
 
     #[test]
-    fn a_member_without_shards_is_not_asked() {
-        let plan = Plan::of(&view(8), ShardCount::new(1).unwrap());
-        assert_eq!(plan.parts().len(), 1);
-        assert_eq!(plan.view().members().len(), 8);
+    fn who_has_yet_to_get_the_blocks_is_not_asked_and_who_is_in_doubt_is_asked_last() {
+        let joining = Member { state: MemberState::Joining, ..member(0) };
+        let doubtful = Member { doubtful: true, ..member(1) };
+        let plan = plan(vec![joining, doubtful, member(2)]);
+        for shard in plan.shards() {
+            let names: Vec<&str> = plan.readers(shard).iter().map(|peer| peer.id.as_str()).collect();
+            assert_eq!(names, ["n2", "n1"]);
+        }
     }
 
     #[test]
     fn without_members_nobody_is_asked() {
-        assert!(Plan::of(&View::default(), ShardCount::DEFAULT).parts().is_empty());
+        let plan = plan(Vec::new());
+        assert!(plan.shards().all(|shard| plan.readers(shard).is_empty()));
     }
 }

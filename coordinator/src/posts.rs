@@ -11,12 +11,18 @@
 //! gives with the identity, or every event has a time. A post with neither is refused; it could count twice.
 //!
 //! A post without an identity gets the coordinator's own, and is sealed when it arrives.
+//!
+//! # Which node
+//!
+//! Any active one: every node splits batches and passes them on equally well. Those that are in doubt come last. Where a node
+//! cannot get at the owners at the moment, or sees other ones than they do, the same batch goes to the next one after a
+//! pause, round after round until the time is over: that is how membership gets the time to agree.
 
 use crate::config::CoordinatorConfig;
 use crate::events::Body;
 use crate::fanout::{Deadline, Failure};
 use crate::peers::Peers;
-use crate::plan::node_name;
+use crate::plan::{NO_NODES, Peer};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -24,10 +30,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
-use tidemark_rollup::member::Member;
+use tidemark_rollup::member::{Member, MemberState, View};
 use tidemark_rollup::time::{Clock, EventTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
+
+/// How long before a batch that a node could not bring to its owners goes to the next node.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Who made a batch, which of theirs it is, and when they put it together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +61,7 @@ pub(crate) enum PostError {
     #[error("{max} posts are being taken in already: post again in a moment")]
     Busy { max: NonZeroUsize },
     /// Start a node, or tell the coordinator where the nodes are.
-    #[error("the cluster has no members: start a node, or tell the coordinator where the nodes are")]
+    #[error("{NO_NODES}")]
     NoMembers,
     /// A node does not take the batch: do what its message says.
     #[error("{}", .0.message)]
@@ -125,21 +134,42 @@ impl Posts {
             sealed_at_ms: identity.sealed_at.as_unix_ms(),
             events: std::mem::take(&mut body.events),
         };
-        let plan = self.peers.plan();
-        let members = plan.view().members();
-        // Round robin: posts are many and small, and every node splits batches equally well.
         let first = self.next_node.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let turns = turns(self.peers.plan().view(), first);
+            match self.send_in_turn(&turns, &batch, deadline).await {
+                // Members may agree in the next round, which may see other members.
+                Err(PostError::Refused(refusal)) if is_passing(&refusal) && deadline.left() > PAUSE => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Sends a batch to each of these nodes at most once.
+    async fn send_in_turn(
+        &self,
+        nodes: &[Peer],
+        batch: &v1::EventBatch,
+        deadline: Deadline,
+    ) -> Result<v1::BatchAck, PostError> {
         let mut last = PostError::NoMembers;
-        for turn in 0..members.len() {
-            let member = &members[first.wrapping_add(turn) % members.len()];
+        for (turn, node) in nodes.iter().enumerate() {
             // A node that hangs leaves the others their share of the time.
-            let share = Deadline::after(deadline.left() / (members.len() - turn) as u32);
-            match self.send_to(member, &batch, share).await {
+            let share = Deadline::after(deadline.left() / (nodes.len() - turn) as u32);
+            match self.send_to(node, batch, share).await {
+                Ok(v1::BatchAck { refused: Some(refusal), .. }) if is_passing(&refusal) => {
+                    tracing::debug!(node = %node.id, reason = %refusal.message, "posted events passed on later");
+                    last = PostError::Refused(refusal);
+                    sleep(PAUSE.min(deadline.left() / 2)).await;
+                }
                 Ok(v1::BatchAck { refused: Some(refusal), .. }) => return Err(PostError::Refused(refusal)),
                 Ok(ack) => return Ok(ack),
                 Err(Failure { reason, .. }) => {
-                    tracing::debug!(node = %member.id, %reason, "posted events not acknowledged");
-                    last = PostError::Unacknowledged { node: node_name(member), reason };
+                    tracing::debug!(node = %node.id, %reason, "posted events not acknowledged");
+                    // What a node said about the owners tells more than that another one is gone.
+                    if !matches!(last, PostError::Refused(_)) {
+                        last = PostError::Unacknowledged { node: node.to_string(), reason };
+                    }
                 }
             }
         }
@@ -148,11 +178,11 @@ impl Posts {
 
     async fn send_to(
         &self,
-        member: &Member,
+        node: &Peer,
         batch: &v1::EventBatch,
         deadline: Deadline,
     ) -> Result<v1::BatchAck, Failure> {
-        let mut client = self.peers.ingest(&member.address)?;
+        let mut client = self.peers.ingest(&node.address)?;
         let request = deadline.request(tokio_stream::once(batch.clone()));
         let sending = async {
             let mut acks = client.send_rows(request).await?.into_inner();
@@ -160,5 +190,48 @@ impl Posts {
             ack.ok_or_else(|| Failure::new("closed the stream without an acknowledgement"))
         };
         timeout_at(deadline.at(), sending).await.map_err(|_| deadline.failure())?
+    }
+}
+
+/// Whether another node, or the same one a moment later, may well take what this one refused.
+fn is_passing(refusal: &v1::Refusal) -> bool {
+    use v1::RefusalReason::{OwnerUnavailable, OwnersDiffer, TooFewOwners};
+    matches!(refusal.reason(), OwnerUnavailable | OwnersDiffer | TooFewOwners)
+}
+
+/// The nodes of a view in the order to send to them: active ones take turns, then those in doubt, then those that come or go.
+fn turns(view: &View, first: usize) -> Vec<Peer> {
+    let is_well = |node: &&Member| node.state == MemberState::Active && !node.doubtful;
+    let (mut well, mut others): (Vec<&Member>, Vec<&Member>) = view.nodes().partition(is_well);
+    if !well.is_empty() {
+        let first = first % well.len();
+        well.rotate_left(first);
+    }
+    others.sort_by_key(|node| node.state != MemberState::Active);
+    well.into_iter().chain(others).map(Peer::of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemark_rollup::member::{NodeId, Role};
+
+    #[test]
+    fn active_nodes_take_turns_and_others_come_last() {
+        let member = |name: &str| Member::node(NodeId::new(name).unwrap(), "h:1");
+        let view = View::new(vec![
+            Member { state: MemberState::Leaving, ..member("a") },
+            Member { doubtful: true, ..member("b") },
+            Member { role: Role::Coordinator, ..member("c") },
+            member("d"),
+            member("e"),
+        ]);
+        let view = view.unwrap();
+        let names = |first| -> Vec<String> {
+            turns(&view, first).iter().map(|node| node.id.to_string()).collect()
+        };
+        assert_eq!(names(0), ["d", "e", "b", "a"]);
+        assert_eq!(names(3), ["e", "d", "b", "a"]);
+        assert!(turns(&View::default(), 1).is_empty());
     }
 }

@@ -1,18 +1,26 @@
 //! From a question to its answer.
 //!
 //! Owns: how many questions are answered at once, checking a question, and counting how it ended.
-//! Does not own: asking the nodes (`rounds`), values beyond the limit (`limit`), putting replies together (`merge`).
+//! Does not own: asking the nodes (`rounds`; one of them: `round`; whom: `asking`, after how long: `pace`), values beyond the
+//! limit (`limit`), putting replies together (`merge`), what is missing (`missing`).
 
+mod asking;
 mod limit;
 mod merge;
+mod missing;
+mod pace;
+mod round;
 mod rounds;
 
 use crate::config::CoordinatorConfig;
 use crate::fanout::Deadline;
 use crate::metrics::{CoordinatorMetrics, QueryOutcome};
 use crate::peers::Peers;
+use futures::FutureExt as _;
+use pace::Pace;
 use rounds::Rounds;
 use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_proto::v1;
@@ -20,6 +28,7 @@ use tidemark_rollup::partial::TooManyRows;
 use tidemark_rollup::query::{Query, QueryError};
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::time::Clock;
+use tidemark_shell::work;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -57,15 +66,18 @@ impl AskError {
     }
 }
 
-/// Answers questions. Stateless: everything it needs to know is in the question and on the nodes.
+/// Answers questions. Everything it needs to know is in the question and on the nodes; that it knows how fast nodes were
+/// lately only makes it faster.
 pub(crate) struct Queries {
     peers: Arc<Peers>,
     clock: Arc<dyn Clock>,
     schema: Arc<Schema>,
+    shard_count: u32,
     dimension_values: u32,
     timeout: Duration,
     max_queries: NonZeroUsize,
     permits: Arc<Semaphore>,
+    pace: Pace,
     metrics: CoordinatorMetrics,
 }
 
@@ -80,10 +92,12 @@ impl Queries {
             peers,
             clock,
             schema: Arc::clone(&config.schema),
+            shard_count: config.shards.get(),
             dimension_values: config.dimension_values,
             timeout: config.query_timeout,
             max_queries: config.max_queries,
             permits: Arc::new(Semaphore::new(config.max_queries.get())),
+            pace: Pace::default(),
             metrics,
         }
     }
@@ -108,27 +122,28 @@ impl Queries {
     async fn answer(&self, question: &v1::Query, patience: Option<Duration>) -> Result<v1::Answer, AskError> {
         let query = Query::parse(question, &self.schema, self.clock.now())?;
         let permit = self.admit()?;
-        let plan = self.peers.plan();
+        let query = Arc::new(query);
+        let deadline = self.deadline(patience);
         let rounds = Rounds {
             peers: &self.peers,
-            plan: &plan,
             query: &query,
+            shard_count: self.shard_count,
             limit: self.dimension_values,
-            deadline: self.deadline(patience),
+            deadline,
+            pace: &self.pace,
             metrics: &self.metrics,
         };
-        let outcomes = rounds.run().await;
-        if let Some(refused) = rounds::refused_by_nodes(&outcomes) {
-            return Err(refused);
-        }
-        let clock = Arc::clone(&self.clock);
-        let merging = tokio::task::spawn_blocking(move || {
+        let gathered = rounds.run().await?;
+        self.metrics.shards_missing(gathered.lost.len());
+        let (plan, clock) = (self.peers.plan(), Arc::clone(&self.clock));
+        let merging = work::run(move || {
             // The permit rides along: who asked may be gone, the work is not.
             let _permit = permit;
-            merge::answer(&plan, outcomes, &query, clock.as_ref())
+            merge::answer(&plan, gathered, &query, deadline, clock.as_ref())
         });
-        let merged = merging.await.map_err(|error| {
-            tracing::error!(%error, "merging an answer failed");
+        // A question that makes merging panic must not take down the connection, and the questions beside it.
+        let merged = AssertUnwindSafe(merging).catch_unwind().await.map_err(|_| {
+            tracing::error!("merging an answer panicked");
             AskError::Failed
         });
         Ok(merged??)

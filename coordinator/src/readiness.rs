@@ -1,27 +1,28 @@
 //! Whether the coordinator can answer completely.
 //!
-//! Owns: probing every member of the view, and remembering the outcome for a moment.
+//! Owns: probing the nodes of the view, whether those that answer have all shards between them, and remembering the outcome
+//! for a moment.
 //! Does not own: what makes a node healthy (its own health service says).
 
 use crate::fanout::{Deadline, Failure, ask_all};
 use crate::peers::Peers;
-use crate::plan::node_name;
+use crate::plan::Peer;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_rollup::member::Member;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-/// How long a probe of all members may take.
+/// How long a probe of all nodes may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long its outcome is good for: however often somebody asks, nodes are probed once in this time.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
-/// A member that does not answer, and why.
+/// A node that does not answer, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct NotReady {
     node: String,
@@ -29,20 +30,22 @@ pub(crate) struct NotReady {
 }
 
 /// What the last probe found.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Report {
-    pub(crate) members: usize,
+    pub(crate) nodes: usize,
     pub(crate) not_ready: Vec<NotReady>,
+    /// Shards that no node that answers is read from.
+    pub(crate) shards_lost: usize,
 }
 
 impl Report {
-    /// A cluster without members answers nothing.
+    /// Nodes that do not answer do no harm as long as others have their shards.
     pub(crate) fn is_ready(&self) -> bool {
-        self.members > 0 && self.not_ready.is_empty()
+        self.shards_lost == 0
     }
 }
 
-/// Probes the members, at most once per [`GOOD_FOR`].
+/// Probes the nodes, at most once per [`GOOD_FOR`].
 pub(crate) struct Readiness {
     peers: Arc<Peers>,
     last: Mutex<Option<(Instant, Report)>>,
@@ -68,19 +71,23 @@ impl Readiness {
 
     async fn probe(&self) -> Report {
         let plan = self.peers.plan();
-        let members = plan.view().members();
-        let probes = members.iter().map(|member| probe_member(&self.peers, member));
-        let replies = ask_all(probes, Deadline::after(PROBE_TIMEOUT)).await;
-        let failed = members.iter().zip(replies).filter_map(|(member, reply)| {
-            let reason = reply.err()?.reason;
-            Some(NotReady { node: node_name(member), reason })
-        });
-        Report { members: members.len(), not_ready: failed.collect() }
+        let nodes: Vec<Peer> = plan.view().nodes().map(Peer::of).collect();
+        let probes = nodes.iter().map(|node| probe_node(&self.peers, node));
+        let replies = ask_all(probes, Deadline::after(PROBE_TIMEOUT), |_| false).await;
+        let (mut well, mut not_ready) = (BTreeSet::new(), Vec::new());
+        for (node, reply) in nodes.iter().zip(replies) {
+            match reply {
+                Ok(()) => _ = well.insert(node),
+                Err(Failure { reason, .. }) => not_ready.push(NotReady { node: node.to_string(), reason }),
+            }
+        }
+        let is_lost = |&shard: &u32| !plan.readers(shard).iter().any(|reader| well.contains(&**reader));
+        Report { nodes: nodes.len(), not_ready, shards_lost: plan.shards().filter(is_lost).count() }
     }
 }
 
-async fn probe_member(peers: &Peers, member: &Member) -> Result<(), Failure> {
-    let mut client = HealthClient::new(peers.channel(&member.address)?);
+async fn probe_node(peers: &Peers, node: &Peer) -> Result<(), Failure> {
+    let mut client = HealthClient::new(peers.wire(&node.address)?);
     let reply = client.check(HealthCheckRequest::default()).await?.into_inner();
     match reply.status() {
         ServingStatus::Serving => Ok(()),

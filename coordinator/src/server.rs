@@ -95,6 +95,7 @@ async fn serve_connection(
     let mut connection =
         pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
     let served = tokio::select! {
+        biased;
         served = connection.as_mut() => served,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();

@@ -1,23 +1,40 @@
 //! Which sites there are.
 //!
-//! Owns: the union of what all nodes hold.
+//! Owns: the union of what nodes hold, and when that is everything.
 //! Does not own: asking (`fanout`), what a node holds.
 
-use crate::fanout::{Deadline, ask_all};
+use crate::fanout::{Deadline, Failure, ask_all};
 use crate::peers::Peers;
+use crate::plan::{Peer, Plan};
 use std::collections::BTreeSet;
 use tidemark_proto::v1;
 
-/// The sites of all nodes that answer in time, by name; whether all did.
+/// The sites of the nodes that answer in time, by name; whether that is all of them. Nodes whose shards others have told
+/// everything about are not waited for.
 pub(crate) async fn sites(peers: &Peers, deadline: Deadline) -> v1::SitesReply {
     let plan = peers.plan();
-    let calls = plan.parts().iter().map(|part| async move {
-        let request = deadline.request(v1::SitesRequest {});
-        Ok(peers.cluster(&part.member.address)?.local_sites(request).await?.into_inner())
+    let nodes: Vec<Peer> = plan.view().nodes().map(Peer::of).collect();
+    let calls = nodes.iter().map(|node| {
+        let (client, request) = (peers.cluster(&node.address), deadline.request(v1::SitesRequest {}));
+        async move { Ok(client?.local_sites(request).await?.into_inner()) }
     });
-    let replies = ask_all(calls, deadline).await;
-    let complete =
-        !replies.is_empty() && replies.iter().all(|reply| reply.as_ref().is_ok_and(|reply| reply.complete));
+    let enough = |replies: &[Option<Result<v1::SitesReply, Failure>>]| {
+        let replies = replies.iter().map(|reply| reply.as_ref().and_then(|reply| reply.as_ref().ok()));
+        all_told(&plan, &nodes, replies)
+    };
+    let replies = ask_all(calls, deadline, enough).await;
+    let complete = all_told(&plan, &nodes, replies.iter().map(|reply| reply.as_ref().ok()));
     let sites: BTreeSet<String> = replies.into_iter().flatten().flat_map(|reply| reply.sites).collect();
     v1::SitesReply { sites: sites.into_iter().collect(), complete }
+}
+
+/// Whether each shard has a reader that told everything it has.
+fn all_told<'a>(
+    plan: &Plan,
+    nodes: &[Peer],
+    replies: impl Iterator<Item = Option<&'a v1::SitesReply>>,
+) -> bool {
+    let told = nodes.iter().zip(replies).filter(|(_, reply)| reply.is_some_and(|reply| reply.complete));
+    let told: BTreeSet<&Peer> = told.map(|(node, _)| node).collect();
+    plan.shards().all(|shard| plan.readers(shard).iter().any(|reader| told.contains(&**reader)))
 }

@@ -1,10 +1,13 @@
-//! The coordinator over real sockets, with fake nodes that hold real shards.
+//! The coordinator before fake nodes that hold real shards: over real sockets (`world`), and over none, in a time that only
+//! passes while everybody waits (`still`).
 
 mod events;
 mod fake_node;
 mod grpc;
 mod http_client;
 mod limit;
+mod owners;
 mod pages;
 mod queries;
+mod still;
 mod world;

@@ -14,6 +14,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use tidemark_proto::v1;
+use tidemark_shell::work;
 use tokio::time::timeout_at;
 use tonic::Code;
 
@@ -37,12 +38,9 @@ pub(super) async fn get(State(app): State<Arc<App>>, uri: Uri) -> Result<Respons
 async fn answer(app: &App, question: &v1::Query) -> Result<Response, ApiError> {
     let answer = app.queries.ask(question, None).await?;
     // Off the runtime's threads: an answer can have a million values.
-    let writing = tokio::task::spawn_blocking(move || serde_json::to_vec(&AnswerJson(&answer)));
-    match writing.await {
-        Ok(Ok(json)) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),
-        Ok(Err(_)) | Err(_) => {
-            Err(ApiError::of(Code::Internal, "the answer cannot be written as JSON", None))
-        }
+    match work::run(move || serde_json::to_vec(&AnswerJson(&answer))).await {
+        Ok(json) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),
+        Err(_) => Err(ApiError::of(Code::Internal, "the answer cannot be written as JSON", None)),
     }
 }
 

@@ -210,7 +210,9 @@ fn refused(refusal: &v1::Refusal) -> ApiError {
     let asked = (refusal.retry_after_ms > 0).then(|| Duration::from_millis(refusal.retry_after_ms.into()));
     let (status, retry_after) = match refusal.reason() {
         RefusalReason::Overloaded => (StatusCode::TOO_MANY_REQUESTS, asked.or(Some(RETRY))),
-        RefusalReason::OwnerUnavailable => (StatusCode::SERVICE_UNAVAILABLE, asked.or(Some(RETRY))),
+        RefusalReason::OwnerUnavailable | RefusalReason::OwnersDiffer | RefusalReason::TooFewOwners => {
+            (StatusCode::SERVICE_UNAVAILABLE, asked.or(Some(RETRY)))
+        }
         RefusalReason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, asked),
         _ => (StatusCode::BAD_REQUEST, asked),
     };
@@ -226,7 +228,11 @@ fn refused(refusal: &v1::Refusal) -> ApiError {
 fn not_acknowledged(error: PostError, identity: Identity) -> ApiError {
     let may_be_counted = match &error {
         PostError::Unacknowledged { .. } => true,
-        PostError::Refused(refusal) => refusal.reason() == RefusalReason::OwnerUnavailable,
+        // Refused by several nodes in turn, and each may have brought a part of it to some owner.
+        PostError::Refused(refusal) => matches!(
+            refusal.reason(),
+            RefusalReason::OwnerUnavailable | RefusalReason::OwnersDiffer | RefusalReason::TooFewOwners
+        ),
         PostError::Busy { .. } | PostError::NoMembers => false,
     };
     let mut error = ApiError::from(error);
@@ -305,6 +311,11 @@ mod tests {
         let unavailable = refusal(RefusalReason::OwnerUnavailable, 100);
         assert_eq!(unavailable.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(unavailable.message.contains("seq=2"), "{}", unavailable.message);
+        for reason in [RefusalReason::OwnersDiffer, RefusalReason::TooFewOwners] {
+            let passing = refusal(reason, 0);
+            assert_eq!((passing.status, passing.retry_after), (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY)));
+            assert!(passing.message.contains("seq=2"), "{}", passing.message);
+        }
         assert_eq!(refusal(RefusalReason::TooLarge, 0).status, StatusCode::PAYLOAD_TOO_LARGE);
         let seal = refusal(RefusalReason::BadSealTime, 0);
         assert_eq!((seal.status, seal.retry_after), (StatusCode::BAD_REQUEST, None));

@@ -51,6 +51,14 @@ pub(super) fn contested(replies: &[&v1::PartialReply], share: u32, limit: u32) -
     .collect()
 }
 
+/// What a node has, as its reply to the question for `asked` says; `None` where it does not fit the question.
+pub(super) fn read(reply: &v1::CensusReply, asked: &[v1::DimensionOfBucket]) -> Option<Vec<Census>> {
+    let fits = reply.censuses.len() == asked.len()
+        && reply.censuses.iter().zip(asked).all(|(census, asked)| census.of.as_ref() == Some(asked));
+    let read = |census: &v1::Census| Census::from_wire(&census.hashes);
+    fits.then(|| reply.censuses.iter().map(read).collect()).flatten()
+}
+
 /// What nodes have, per dimension of a bucket asked for.
 pub(super) struct Union {
     censuses: Vec<Census>,
@@ -62,16 +70,11 @@ impl Union {
         Self { censuses: vec![Census::default(); asked], limit }
     }
 
-    /// Adds a node's reply to the question for `asked`; `None`, and nothing added, where it does not fit the question.
-    pub(super) fn add(&mut self, reply: &v1::CensusReply, asked: &[v1::DimensionOfBucket]) -> Option<()> {
-        let fits = reply.censuses.len() == asked.len()
-            && reply.censuses.iter().zip(asked).all(|(census, asked)| census.of.as_ref() == Some(asked));
-        let read = |census: &v1::Census| Census::from_wire(&census.hashes);
-        let theirs: Vec<Census> = reply.censuses.iter().map(read).collect::<Option<_>>().filter(|_| fits)?;
-        for (mine, theirs) in self.censuses.iter_mut().zip(&theirs) {
+    /// Adds what a node has.
+    pub(super) fn add(&mut self, theirs: &[Census]) {
+        for (mine, theirs) in self.censuses.iter_mut().zip(theirs) {
             mine.merge(theirs, self.limit);
         }
-        Some(())
     }
 
     /// The cuts, where there are more values than the limit.
@@ -121,19 +124,19 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_does_not_fit_the_question_adds_nothing() {
+    fn a_reply_that_does_not_fit_the_question_is_not_read() {
         let asked = [of("country")];
-        let mut union = Union::new(1, 1);
         let census = |of: v1::DimensionOfBucket, hashes: &[u8]| v1::CensusReply {
             censuses: vec![v1::Census { of: Some(of), hashes: hashes.to_vec().into() }],
         };
-        assert_eq!(union.add(&v1::CensusReply::default(), &asked), None);
-        assert_eq!(union.add(&census(of("device"), &[]), &asked), None);
-        assert_eq!(union.add(&census(of("country"), &[1; 7]), &asked), None);
-        assert_eq!(union.folds(&asked), []);
+        assert_eq!(read(&v1::CensusReply::default(), &asked), None);
+        assert_eq!(read(&census(of("device"), &[]), &asked), None);
+        assert_eq!(read(&census(of("country"), &[1; 7]), &asked), None);
 
         let hashes: Vec<u8> = [5_u64, 9].iter().flat_map(|hash| hash.to_le_bytes()).collect();
-        assert_eq!(union.add(&census(of("country"), &hashes), &asked), Some(()));
+        let mut union = Union::new(1, 1);
+        assert_eq!(union.folds(&asked), []);
+        union.add(&read(&census(of("country"), &hashes), &asked).unwrap());
         assert_eq!(union.folds(&asked)[0].max_kept_hash, 5);
     }
 }

@@ -1,193 +1,215 @@
 //! Asking the nodes for their parts of an answer, in one to three rounds.
 //!
-//! Owns: the rounds, and what counts as a "no" to the question itself.
-//! Does not own: when a census is needed and what follows from it (`limit`), merging (`merge`).
+//! Owns: the rounds and their share of the time, and checking replies.
+//! Does not own: whom to ask (`asking`, `round`), when a census is needed and what follows from it (`limit`), merging
+//! (`merge`).
 //!
-//! 1. Every node is asked for its part. Nearly always that is all.
-//! 2. Where the nodes together might have more values of a dimension than the limit, they are asked for the smallest
-//!    hashes of the values (a census).
-//! 3. Where there are more indeed, every node is asked again, with the cut that follows.
+//! 1. For every shard a node is asked for its part. Nearly always that is all.
+//! 2. Where the nodes together might have more values of a dimension than the limit, those whose replies count are asked for
+//!    the smallest hashes of the values (a census).
+//! 3. Where there are more indeed, they are asked for their parts again, with the cut that follows.
 //!
-//! All rounds share one deadline. A node that fails in any of them is missing from the answer: its part, cut elsewhere
-//! than the others', would show some values with a part of their numbers.
+//! All rounds share one deadline. A shard that another of its owners answers for in a later round is none the worse for it: the
+//! cut is the same. A shard that nobody answers for in a later round is missing from the answer: its part, cut elsewhere than
+//! the others', would show some values with a part of their numbers.
 
+use super::asking::{Ask, Asking, Lost, Waiting};
 use super::limit::{self, Union};
+use super::pace::Pace;
+use super::round::{Ended, Reply, Round};
 use super::{AskError, Deadline};
-use crate::fanout::{Failure, Gathering, ask_all};
+use crate::fanout::{Failure, Refusal};
 use crate::metrics::CoordinatorMetrics;
 use crate::peers::Peers;
-use crate::plan::{Part, Plan};
-use std::future::Future;
+use crate::plan::Peer;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use tidemark_proto::v1;
+use tidemark_rollup::census::Census;
+use tidemark_rollup::partial::{Partial, TooManyRows};
 use tidemark_rollup::query::Query;
+use tidemark_shell::work;
 
-/// A node's part of the answer; `answered` holds only shards that it was asked for, each once, ascending.
-pub(super) type Outcome = Result<v1::PartialReply, Failure>;
+/// A node's part of the answer.
+pub(super) struct Piece {
+    pub(super) partial: Partial,
+    /// The reply it came with; `partial` is taken out of it.
+    pub(super) reply: v1::PartialReply,
+}
 
 /// One question on its way through the rounds.
 pub(super) struct Rounds<'a> {
     pub(super) peers: &'a Peers,
-    pub(super) plan: &'a Plan,
-    pub(super) query: &'a Query,
+    pub(super) query: &'a Arc<Query>,
+    pub(super) shard_count: u32,
     pub(super) limit: u32,
     pub(super) deadline: Deadline,
+    pub(super) pace: &'a Pace,
     pub(super) metrics: &'a CoordinatorMetrics,
 }
 
+/// What all rounds come to.
+pub(super) struct Gathered {
+    /// Of disjoint shards.
+    pub(super) pieces: Vec<Reply<Piece>>,
+    /// All others.
+    pub(super) lost: BTreeMap<u32, Lost>,
+}
+
 impl Rounds<'_> {
-    /// One outcome per part of the plan.
-    pub(super) async fn run(&self) -> Vec<Outcome> {
-        let mut outcomes = self.first_round().await;
-        let contested = self.contested(outcomes.iter().flatten());
+    pub(super) async fn run(&self) -> Result<Gathered, AskError> {
+        let first = self.first_round().await;
+        first.took.iter().for_each(|&took| self.pace.note(took));
+        let mut gathered = gathered(first)?;
+        let contested = self.contested(gathered.pieces.iter());
         if contested.is_empty() {
-            return outcomes;
+            return Ok(gathered);
         }
         self.metrics.census_round();
+        // Who answered for what.
+        let owner = |piece: &Reply<Piece>| {
+            let peer = Arc::clone(&piece.peer);
+            piece.answered.clone().into_iter().map(move |shard| (shard, Arc::clone(&peer)))
+        };
+        let mut agreeing: BTreeMap<u32, Arc<Peer>> = gathered.pieces.iter().flat_map(owner).collect();
+        let before = agreeing.len();
         let mut folds = Vec::new();
         for asked in contested.chunks(limit::census_size(self.limit)) {
-            folds.extend(self.census_round(asked, &mut outcomes).await);
+            let census = self.census_round(asked, &agreeing).await;
+            agreeing = census.replies.iter().flat_map(|reply| {
+                reply.answered.iter().map(|&shard| (shard, Arc::clone(&reply.peer)))
+            }).collect();
+            gathered.lost.extend(census.lost);
+            folds.extend(self.folds(asked, census.replies).await);
         }
-        if !folds.is_empty() {
-            self.folded_round(&folds, &mut outcomes).await;
+        // Pieces with shards that took no part in the census cannot stay either.
+        if !folds.is_empty() || agreeing.len() < before {
+            let Gathered { pieces, lost } = self.again(&folds, &agreeing).await?;
+            gathered.pieces = pieces;
+            gathered.lost.extend(lost);
         }
-        outcomes
+        Ok(gathered)
     }
 
-    /// Waits for all nodes until the deadline; but only half of that time, where those that answered have to be asked
-    /// again anyway. Otherwise one hanging node would take the others' parts with it.
-    async fn first_round(&self) -> Vec<Outcome> {
-        let calls = self.plan.parts().iter().enumerate().map(|(at, part)| {
-            let call = self.partial_of(part, part.shards.clone(), &[]);
-            async move { (at, call.await) }
-        });
-        let mut gathering = Gathering::start(calls);
+    /// Waits for all shards until the deadline; but only half of that time, where those that answered have to be asked again
+    /// anyway. Otherwise one that nobody answers for would take the others' parts with it.
+    async fn first_round(&self) -> Ended<Piece> {
+        let asking = Asking::all(&self.peers.plan(), self.waiting(self.deadline));
         let half = self.deadline.half();
-        gathering.until(half.at()).await;
-        if !gathering.is_complete() && !self.contested(gathering.replies()).is_empty() {
-            return gathering.finish(half);
+        let mut round = Round::new(asking, self.peers, self.metrics, |ask| self.partial_of(ask, &[]));
+        round.until(half.at()).await;
+        if round.is_over() || self.contested(round.replies()).is_empty() {
+            round.until(self.deadline.at()).await;
         }
-        gathering.until(self.deadline.at()).await;
-        gathering.finish(self.deadline)
+        round.finish()
     }
 
-    fn contested<'a>(
+    fn contested<'a>(&self, pieces: impl Iterator<Item = &'a Reply<Piece>>) -> Vec<v1::DimensionOfBucket> {
+        let replies: Vec<_> = pieces.map(|piece| &piece.content.reply).collect();
+        limit::contested(&replies, limit::share(self.limit, self.shard_count), self.limit)
+    }
+
+    /// Asks which values the shards have.
+    async fn census_round(
         &self,
-        replies: impl Iterator<Item = &'a v1::PartialReply>,
-    ) -> Vec<v1::DimensionOfBucket> {
-        let replies: Vec<_> = replies.collect();
-        limit::contested(&replies, limit::share(self.limit, self.plan.shard_count()), self.limit)
+        asked: &[v1::DimensionOfBucket],
+        of: &BTreeMap<u32, Arc<Peer>>,
+    ) -> Ended<Vec<Census>> {
+        // Shards that nobody answers for must leave the others the time for the last round.
+        let half = self.deadline.half();
+        let asking = Asking::again(&self.peers.plan(), of, self.waiting(half));
+        let mut round = Round::new(asking, self.peers, self.metrics, |ask| self.census_of(ask, asked, half));
+        round.until(half.at()).await;
+        round.finish()
     }
 
-    /// Asks the nodes that answered which values they have; returns the cuts that follow.
-    async fn census_round(&self, asked: &[v1::DimensionOfBucket], outcomes: &mut [Outcome]) -> Vec<v1::Fold> {
-        let again = self.answered(outcomes);
-        let calls =
-            again.iter().map(|(at, shards)| self.census_of(&self.plan.parts()[*at], shards.clone(), asked));
-        // A node that hangs here must leave the others the time for the last round.
-        let replies = ask_all(calls, self.deadline.half()).await;
-        let asked_for: Vec<v1::DimensionOfBucket> = asked.to_vec();
-        let limit = self.limit;
-        // Off the runtime's threads: a census of many buckets is megabytes of hashes.
-        let merging = tokio::task::spawn_blocking(move || merge_censuses(replies, &asked_for, limit));
-        let Ok((folds, failures)) = merging.await else {
-            fail(outcomes, again.iter().map(|&(at, _)| (at, Failure::new("its census could not be merged"))));
-            return Vec::new();
-        };
-        fail(outcomes, again.iter().zip(failures).filter_map(|(&(at, _), failure)| Some((at, failure?))));
-        folds
+    /// The cuts that follow from censuses.
+    async fn folds(&self, asked: &[v1::DimensionOfBucket], censuses: Vec<Reply<Vec<Census>>>) -> Vec<v1::Fold> {
+        let (asked, limit) = (asked.to_vec(), self.limit);
+        // A census of many buckets is megabytes of hashes.
+        work::run(move || {
+            let mut union = Union::new(asked.len(), limit);
+            censuses.iter().for_each(|census| union.add(&census.content));
+            union.folds(&asked)
+        })
+        .await
     }
 
-    /// Asks the nodes that answered once more, with cuts.
-    async fn folded_round(&self, folds: &[v1::Fold], outcomes: &mut [Outcome]) {
-        let again = self.answered(outcomes);
-        let calls = again.iter().map(|(at, shards)| {
-            // The same shards as before: the cuts rest on their censuses.
-            self.partial_of(&self.plan.parts()[*at], shards.clone(), folds)
-        });
-        let replies = ask_all(calls, self.deadline).await;
-        for ((at, _), reply) in again.into_iter().zip(replies) {
-            outcomes[at] = reply;
-        }
+    /// Asks for parts once more, with cuts.
+    async fn again(&self, folds: &[v1::Fold], of: &BTreeMap<u32, Arc<Peer>>) -> Result<Gathered, AskError> {
+        let asking = Asking::again(&self.peers.plan(), of, self.waiting(self.deadline));
+        let mut round = Round::new(asking, self.peers, self.metrics, |ask| self.partial_of(ask, folds));
+        round.until(self.deadline.at()).await;
+        gathered(round.finish())
     }
 
-    /// The parts that answered, and for which shards.
-    fn answered(&self, outcomes: &[Outcome]) -> Vec<(usize, Vec<u32>)> {
-        let answered = outcomes.iter().enumerate().filter_map(|(at, outcome)| {
-            let shards = &outcome.as_ref().ok()?.answered;
-            (!shards.is_empty()).then(|| (at, shards.clone()))
-        });
-        answered.collect()
+    fn waiting(&self, deadline: Deadline) -> Waiting {
+        Waiting { hedge_after: self.pace.hedge_after(), until: deadline.at() }
     }
 
     fn partial_of(
         &self,
-        part: &Part,
-        shards: Vec<u32>,
+        ask: &Ask,
         folds: &[v1::Fold],
-    ) -> impl Future<Output = Outcome> + use<> {
-        let client = self.peers.cluster(&part.member.address);
+    ) -> BoxFuture<'static, Result<Reply<Piece>, Failure>> {
+        let client = self.peers.cluster(&ask.peer.address);
         let request = self.deadline.request(v1::PartialRequest {
             query: Some(self.query.to_wire()),
-            shards: shards.clone(),
-            shard_count: self.plan.shard_count(),
+            shards: ask.shards.clone(),
+            shard_count: self.shard_count,
             folds: folds.to_vec(),
         });
+        let (ask, query) = (ask.clone(), Arc::clone(self.query));
         async move {
             let mut reply = client?.query_partial(request).await?.into_inner();
             reply.answered.sort_unstable();
             // What it counts twice or for others cannot be taken out of its rows.
             let in_order = reply.answered.is_sorted_by(|a, b| a < b);
-            if !in_order || !reply.answered.iter().all(|shard| shards.binary_search(shard).is_ok()) {
+            if !in_order || !reply.answered.iter().all(|shard| ask.shards.binary_search(shard).is_ok()) {
                 return Err(Failure::new("answered for shards that it was not asked for"));
             }
-            Ok(reply)
+            let partial = reply.partial.take().unwrap_or_default();
+            let partial = work::run(move || Partial::from_wire(partial, &query)).await.ok_or_else(unreadable)?;
+            Ok(Reply { peer: ask.peer, answered: reply.answered.clone(), content: Piece { partial, reply } })
         }
+        .boxed()
     }
 
     fn census_of(
         &self,
-        part: &Part,
-        shards: Vec<u32>,
+        ask: &Ask,
         of: &[v1::DimensionOfBucket],
-    ) -> impl Future<Output = Result<v1::CensusReply, Failure>> + use<> {
-        let client = self.peers.cluster(&part.member.address);
-        let shard_count = self.plan.shard_count();
-        let request = self.deadline.request(v1::CensusRequest { of: of.to_vec(), shards, shard_count });
-        async move { Ok(client?.take_census(request).await?.into_inner()) }
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<Reply<Vec<Census>>, Failure>> {
+        let client = self.peers.cluster(&ask.peer.address);
+        let (ask, of, shard_count) = (ask.clone(), of.to_vec(), self.shard_count);
+        let request =
+            deadline.request(v1::CensusRequest { of: of.clone(), shards: ask.shards.clone(), shard_count });
+        async move {
+            let reply = client?.take_census(request).await?.into_inner();
+            let content = work::run(move || limit::read(&reply, &of)).await.ok_or_else(unreadable)?;
+            Ok(Reply { peer: ask.peer, answered: ask.shards, content })
+        }
+        .boxed()
     }
 }
 
-fn fail(outcomes: &mut [Outcome], failures: impl Iterator<Item = (usize, Failure)>) {
-    for (at, failure) in failures {
-        outcomes[at] = Err(failure);
+fn unreadable() -> Failure {
+    Failure::new("its reply cannot be read: run one version on all members")
+}
+
+fn gathered(ended: Ended<Piece>) -> Result<Gathered, AskError> {
+    match ended.refusal {
+        Some(refusal) => Err(refused(refusal)),
+        None => Ok(Gathered { pieces: ended.replies, lost: ended.lost }),
     }
 }
 
-/// The cuts that the readable replies give; and per reply, why it gives none.
-fn merge_censuses(
-    replies: Vec<Result<v1::CensusReply, Failure>>,
-    asked: &[v1::DimensionOfBucket],
-    limit: u32,
-) -> (Vec<v1::Fold>, Vec<Option<Failure>>) {
-    let mut union = Union::new(asked.len(), limit);
-    let failures = replies.into_iter().map(|reply| match reply {
-        Ok(reply) => match union.add(&reply, asked) {
-            Some(()) => None,
-            None => Some(Failure::new("its census cannot be read: run one version on all members")),
-        },
-        Err(failure) => Some(failure),
-    });
-    let failures = failures.collect();
-    (union.folds(asked), failures)
-}
-
-/// The nodes' "no" to the question itself: no other answer than an error would be right.
-pub(super) fn refused_by_nodes(outcomes: &[Outcome]) -> Option<AskError> {
-    let refusals: Vec<_> =
-        outcomes.iter().filter_map(|outcome| outcome.as_ref().err()?.refusal.as_ref()).collect();
-    if refusals.iter().any(|refusal| refusal.is_too_many_rows()) {
-        return Some(tidemark_rollup::partial::TooManyRows.into());
+fn refused(refusal: Refusal) -> AskError {
+    match refusal.is_too_many_rows() {
+        true => TooManyRows.into(),
+        false => AskError::Refused { code: refusal.code, message: refusal.message },
     }
-    let first = refusals.first().filter(|_| refusals.len() == outcomes.len())?;
-    Some(AskError::Refused { code: first.code, message: first.message.clone() })
 }

@@ -17,9 +17,11 @@ use tidemark_rollup::scan::{DimensionOfBucket, Folds, ScanContext, Scanned, scan
 use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::{BucketStart, EventTime};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -38,10 +40,14 @@ pub(super) enum Mood {
     Well,
     /// Never answers this.
     HangsOn(Call),
+    /// Answers questions so much later.
+    Slow(Duration),
     /// Answers every question with this.
     Fails(Status),
-    /// Leaves these shards out.
+    /// Is not ready to answer for these shards.
     Lacks(Vec<u32>),
+    /// Misses these nodes.
+    Misses(Vec<String>),
     /// Sends a partial that fits no question.
     Garbles,
     /// Takes no rows.
@@ -52,7 +58,7 @@ pub(super) enum Mood {
 pub(super) struct FakeNode {
     pub(super) member: Member,
     state: Arc<State>,
-    _stop: DropGuard,
+    _stop: Option<DropGuard>,
 }
 
 struct State {
@@ -64,9 +70,8 @@ struct State {
 }
 
 impl FakeNode {
-    pub(super) async fn start(name: &str, rules: &ShardRules, now: EventTime) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+    /// A node that nobody can reach yet.
+    pub(super) fn new(name: &str, address: String, rules: &ShardRules, now: EventTime) -> Self {
         let shards = rules.shards.shards().map(|id| Shard::new(id, rules.clone())).collect();
         let state = Arc::new(State {
             rules: rules.clone(),
@@ -75,22 +80,30 @@ impl FakeNode {
             mood: Mutex::new(Mood::Well),
             calls: Mutex::default(),
         });
+        Self { member: Member::node(NodeId::new(name).unwrap(), address), state, _stop: None }
+    }
+
+    /// A node at a port.
+    pub(super) async fn start(name: &str, rules: &ShardRules, now: EventTime) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let node = Self::new(name, listener.local_addr().unwrap().to_string(), rules, now);
         let stop = CancellationToken::new();
-        let (_, health) = tonic_health::server::health_reporter();
-        let cluster = ClusterServer::from_arc(Arc::clone(&state))
-            .max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MEMBER_MESSAGE_BYTES);
-        let server = Server::builder()
-            .add_service(cluster)
-            .add_service(IngestServer::from_arc(Arc::clone(&state)))
-            .add_service(health);
+        let server = Server::builder().add_routes(node.routes());
         let stopped = stop.clone();
         tokio::spawn(async move {
             let serving = server.serve_with_incoming(TcpListenerStream::new(listener));
             let _ = stopped.run_until_cancelled(serving).await;
         });
-        let member = Member { id: NodeId::new(name).unwrap(), address };
-        Self { member, state, _stop: stop.drop_guard() }
+        Self { _stop: Some(stop.drop_guard()), ..node }
+    }
+
+    /// Its services.
+    pub(super) fn routes(&self) -> Routes {
+        let (_, health) = tonic_health::server::health_reporter();
+        let cluster = ClusterServer::from_arc(Arc::clone(&self.state))
+            .max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MEMBER_MESSAGE_BYTES);
+        Routes::new(cluster).add_service(IngestServer::from_arc(Arc::clone(&self.state))).add_service(health)
     }
 
     pub(super) fn set_mood(&self, mood: Mood) {
@@ -119,6 +132,10 @@ impl State {
         match mood {
             Mood::HangsOn(hangs_on) if hangs_on == call => future::pending().await,
             Mood::Fails(status) => Err(status),
+            Mood::Slow(by) => {
+                tokio::time::sleep(by).await;
+                Ok(Mood::Well)
+            }
             mood => Ok(mood),
         }
     }
@@ -146,6 +163,8 @@ impl State {
             distinct_values: distinct_values.collect(),
             partial: Some(partial.to_wire()),
             answered,
+            not_ready: request.shards.iter().copied().filter(|shard| lacks.contains(shard)).collect(),
+            missing_nodes: Vec::new(),
         }
     }
 }
@@ -163,10 +182,42 @@ fn write_dimension(of: &DimensionOfBucket) -> v1::DimensionOfBucket {
     }
 }
 
+/// What only nodes ask nodes.
+fn not_for_coordinators<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("coordinators do not ask for this"))
+}
+
 #[tonic::async_trait]
 impl Cluster for State {
+    type PullBlocksStream = BoxStream<'static, Result<v1::BlockBatch, Status>>;
+
     async fn apply(&self, _: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyReply>, Status> {
-        Err(Status::unimplemented("coordinators do not apply"))
+        not_for_coordinators()
+    }
+
+    async fn compare_coverage(
+        &self,
+        _: Request<v1::CompareRequest>,
+    ) -> Result<Response<v1::CompareReply>, Status> {
+        not_for_coordinators()
+    }
+
+    async fn pull_blocks(
+        &self,
+        _: Request<v1::PullRequest>,
+    ) -> Result<Response<Self::PullBlocksStream>, Status> {
+        not_for_coordinators()
+    }
+
+    async fn invite_pull(
+        &self,
+        _: Request<v1::InviteRequest>,
+    ) -> Result<Response<v1::InviteReply>, Status> {
+        not_for_coordinators()
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        not_for_coordinators()
     }
 
     async fn query_partial(
@@ -178,6 +229,9 @@ impl Cluster for State {
         let call = if request.folds.is_empty() { Call::Partial } else { Call::FoldedPartial };
         let reply = match self.enter(call).await? {
             Mood::Lacks(lacks) => self.partial(&request, &lacks),
+            Mood::Misses(missing_nodes) => {
+                v1::PartialReply { missing_nodes, ..self.partial(&request, &[]) }
+            }
             Mood::Garbles => v1::PartialReply {
                 partial: Some(v1::Partial { row_count: 7, ..v1::Partial::default() }),
                 answered: request.shards,

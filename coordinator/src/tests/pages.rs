@@ -5,7 +5,11 @@ use super::http_client;
 use super::world::{World, config, dead_member, event, parts};
 use crate::{Coordinator, CoordinatorConfig, StartError};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
+use tidemark_rollup::placement::Replication;
+use tidemark_shell::link::Tcp;
+use tidemark_shell::port::Port;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -81,7 +85,7 @@ async fn metrics_are_openmetrics_text() {
 }
 
 #[tokio::test]
-async fn ready_means_that_every_member_answers() {
+async fn ready_means_that_nodes_which_have_all_shards_answer() {
     let well = World::of(2).await;
     assert_eq!(well.get("/healthz").await.text(), "ok");
     let reply = well.get("/readyz").await;
@@ -95,6 +99,12 @@ async fn ready_means_that_every_member_answers() {
     assert_eq!(report["notReady"].as_array().unwrap().len(), 1);
     assert_eq!(report["notReady"][0]["node"], format!("dead ({})", dead.address));
     assert_eq!(world.get("/healthz").await.status, 200);
+
+    let two_owners = CoordinatorConfig { replication: Replication::DEFAULT, ..config() };
+    let world = World::with(1, vec![dead.clone()], two_owners).await;
+    let reply = world.get("/readyz").await;
+    assert_eq!((reply.status, &reply.json()["ready"]), (200, &json!(true)));
+    assert_eq!(reply.json()["notReady"], report["notReady"]);
 
     assert_eq!(World::of(0).await.get("/readyz").await.status, 503);
 }
@@ -145,8 +155,8 @@ async fn a_request_under_way_is_answered_before_it_stops() {
 async fn an_address_in_use_is_an_error_that_names_it() {
     let world = World::of(0).await;
     let taken = CoordinatorConfig { http: world.address, ..config() };
-    let error =
-        Coordinator::start(taken, parts(world.view.subscribe()), Default::default()).await.unwrap_err();
+    let parts = parts(world.view.subscribe(), Port::At(taken.http), Arc::new(Tcp));
+    let error = Coordinator::start(taken, parts, Default::default()).await.unwrap_err();
     assert!(matches!(error, StartError::Bind { .. }));
     assert!(error.to_string().contains(&world.address.to_string()));
 }

@@ -5,6 +5,7 @@ use super::world::{PATIENCE, World, config, dead_member, event};
 use crate::CoordinatorConfig;
 use serde_json::{Value, json};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_rollup::member::View;
@@ -49,14 +50,14 @@ async fn several_nodes_answer_as_one_would() {
 }
 
 #[tokio::test]
-async fn a_dead_node_makes_the_answer_partial_at_once() {
+async fn a_dead_node_without_a_replica_makes_the_answer_partial_at_the_deadline() {
     let dead = dead_member("dead").await;
-    let patient = CoordinatorConfig { query_timeout: Duration::from_secs(20), ..config() };
-    let world = World::with(2, vec![dead.clone()], patient).await;
+    let world = World::with(2, vec![dead.clone()], config()).await;
     world.feed(traffic());
     let start = Instant::now();
     let facts = world.ask(&by_url()).await["facts"].take();
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let took = start.elapsed();
+    assert!((config().query_timeout..PATIENCE).contains(&took), "{took:?}");
 
     let lost = world.shards_of(&dead.id);
     assert_eq!((&facts["complete"], &facts["shardsAnswered"]), (&json!(false), &json!(64 - lost)));
@@ -138,7 +139,7 @@ async fn a_new_view_is_asked_from_the_next_question_on() {
     let world = World::of(2).await;
     world.feed(traffic());
     let first = world.nodes[0].member.clone();
-    world.view.send(View::new(vec![first]).unwrap()).unwrap();
+    world.view.send(Arc::new(View::new(vec![first]).unwrap())).unwrap();
     let facts = world.ask(&by_url()).await["facts"].take();
     assert_eq!((&facts["complete"], &facts["shardsAnswered"]), (&json!(true), &json!(64)));
     assert_eq!(world.nodes[1].take_calls(), []);

@@ -13,10 +13,13 @@ use tidemark_proto::v1::analytics_client::AnalyticsClient;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::TimeRules;
-use tidemark_rollup::placement::{Member, NodeId, Placement, View};
+use tidemark_rollup::member::{Member, NodeId, View};
+use tidemark_rollup::placement::{Placement, Replication};
 use tidemark_rollup::shard::ShardRules;
 use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::{Clock, EventTime};
+use tidemark_shell::link::{Connect, Tcp};
+use tidemark_shell::port::Port;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -38,10 +41,11 @@ pub(super) fn now() -> EventTime {
 /// Longer than any answer may take with these settings, on a machine that is busy with other tests.
 pub(super) const PATIENCE: Duration = Duration::from_millis(2500);
 
-/// Settings for tests: any port, and no patience.
+/// Settings for tests: any port, one owner per shard, and no patience.
 pub(super) fn config() -> CoordinatorConfig {
     CoordinatorConfig {
         http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        replication: Replication::ONE,
         query_timeout: Duration::from_millis(600),
         ingest_timeout: Duration::from_secs(2),
         ..CoordinatorConfig::default()
@@ -51,10 +55,11 @@ pub(super) fn config() -> CoordinatorConfig {
 pub(super) struct World {
     pub(super) nodes: Vec<FakeNode>,
     pub(super) address: SocketAddr,
-    pub(super) view: watch::Sender<View>,
+    pub(super) view: watch::Sender<Arc<View>>,
     pub(super) stop: CancellationToken,
     pub(super) running: Option<Running>,
     rules: ShardRules,
+    replication: Replication,
 }
 
 impl World {
@@ -65,44 +70,27 @@ impl World {
 
     /// The same with further members that are no fake nodes, and other settings.
     pub(super) async fn with(nodes: usize, others: Vec<Member>, config: CoordinatorConfig) -> Self {
-        let rules = ShardRules {
-            schema: Arc::clone(&config.schema),
-            shards: config.shards,
-            times: TimeRules::default(),
-            dimension_values: config.dimension_values,
-        };
+        let (rules, replication) = (rules(&config), config.replication);
         let mut started = Vec::new();
         for at in 0..nodes {
             started.push(FakeNode::start(&format!("n{at}"), &rules, now()).await);
         }
         let members = started.iter().map(|node| node.member.clone()).chain(others);
-        let (view, receiver) = watch::channel(View::new(members.collect()).unwrap());
+        let (view, receiver) = watch::channel(Arc::new(View::new(members.collect()).unwrap()));
         let stop = CancellationToken::new();
-        let running = Coordinator::start(config, parts(receiver), stop.clone()).await.unwrap();
-        Self { nodes: started, address: running.address(), view, stop, running: Some(running), rules }
+        let parts = parts(receiver, Port::At(config.http), Arc::new(Tcp));
+        let running = Coordinator::start(config, parts, stop.clone()).await.unwrap();
+        let address = running.address();
+        Self { nodes: started, address, view, stop, running: Some(running), rules, replication }
     }
 
     /// Counts events on the nodes that own their shards.
     pub(super) fn feed(&self, events: Vec<v1::Event>) {
-        let keep_params = KeepParams::default();
-        let Self { rules, .. } = self;
-        let rules = Rules {
-            schema: Some(&rules.schema),
-            keep_params: &keep_params,
-            times: rules.times,
-            shards: rules.shards,
-        };
-        let batch =
-            v1::EventBatch { producer: ProducerId::from_u128(1).to_wire(), seq: 1, sealed_at_ms: 0, events };
-        let split = split(&batch, &rules, now()).unwrap();
-        let placement = Placement::of(&self.view.borrow(), rules.shards);
-        for block in &split.blocks {
-            let owner = placement.owner(rules.shards.shard(block.shard).unwrap()).unwrap();
-            // What another member owns is lost.
-            if let Some(node) = self.nodes.iter().find(|node| node.member.id == owner.id) {
-                node.apply(block);
-            }
-        }
+        feed(&self.nodes, &self.placement(), &self.rules, events);
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::of(&self.view.borrow(), self.rules.shards, self.replication)
     }
 
     pub(super) async fn get(&self, path: &str) -> Reply {
@@ -120,9 +108,11 @@ impl World {
         reply.json()
     }
 
-    /// How many shards the plan gives to a member.
+    /// How many shards a member is asked for first.
     pub(super) fn shards_of(&self, id: &NodeId) -> usize {
-        Placement::of(&self.view.borrow(), self.rules.shards).shards_of(id, self.rules.shards).count()
+        let placement = self.placement();
+        let is_first = |&shard: &_| placement.readers(shard).next().is_some_and(|node| node.id == *id);
+        placement.shards().filter(is_first).count()
     }
 
     pub(super) async fn channel(&self) -> Channel {
@@ -140,12 +130,41 @@ impl Drop for World {
     }
 }
 
+/// What nodes hold that suit these settings.
+pub(super) fn rules(config: &CoordinatorConfig) -> ShardRules {
+    ShardRules {
+        schema: Arc::clone(&config.schema),
+        shards: config.shards,
+        times: TimeRules::default(),
+        dimension_values: config.dimension_values,
+    }
+}
+
+/// Counts events on all nodes that own their shards.
+pub(super) fn feed(nodes: &[FakeNode], placement: &Placement, rules: &ShardRules, events: Vec<v1::Event>) {
+    let keep_params = KeepParams::default();
+    let shards = rules.shards;
+    let rules = Rules { schema: Some(&rules.schema), keep_params: &keep_params, times: rules.times, shards };
+    let batch =
+        v1::EventBatch { producer: ProducerId::from_u128(1).to_wire(), seq: 1, sealed_at_ms: 0, events };
+    for block in &split(&batch, &rules, now()).unwrap().blocks {
+        for owner in placement.writers(shards.shard(block.shard).unwrap()) {
+            // What another member owns is lost.
+            if let Some(node) = nodes.iter().find(|node| node.member.id == owner.id) {
+                node.apply(block);
+            }
+        }
+    }
+}
+
 /// What a coordinator needs beside its settings.
-pub(super) fn parts(view: watch::Receiver<View>) -> Parts {
+pub(super) fn parts(view: watch::Receiver<Arc<View>>, port: Port, connect: Arc<dyn Connect>) -> Parts {
     let mut registry = Registry::default();
     Parts {
         clock: Arc::new(FixedClock(now())),
         view,
+        connect,
+        port,
         producer: ProducerId::from_u128(42),
         metrics: CoordinatorMetrics::new(&mut registry),
         registry: Arc::new(Mutex::new(registry)),
@@ -155,7 +174,7 @@ pub(super) fn parts(view: watch::Receiver<View>) -> Parts {
 /// A member at an address where nobody listens.
 pub(super) async fn dead_member(name: &str) -> Member {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Member { id: NodeId::new(name).unwrap(), address: listener.local_addr().unwrap().to_string() }
+    Member::node(NodeId::new(name).unwrap(), listener.local_addr().unwrap().to_string())
 }
 
 /// A view of `site`/`url` five minutes ago.
