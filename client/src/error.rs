@@ -1,7 +1,15 @@
 //! What can go wrong between a client and a cluster.
+//!
+//! Owns: the errors by operation, and what to do about each.
+//! Does not own: what becomes of single blocks (`ticket::Why`).
 
+use crate::ticket::Why;
+use std::path::PathBuf;
 use std::time::Duration;
+use tidemark_journal::{OpenError, ReadError};
+use tidemark_proto::v1;
 use tidemark_proto::v1::RefusalReason;
+use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::split::BatchError;
 use tonic::{Code, Status};
 
@@ -49,6 +57,9 @@ pub enum ClientError {
         /// What went wrong last.
         last: String,
     },
+    /// See to the spool's folder as the message says.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// Report it.
     #[error("the cluster answered {code:?}: {message}")]
     Other {
@@ -70,5 +81,134 @@ impl ClientError {
             }
             code => Self::Other { code, message },
         }
+    }
+
+    /// Of a block that could not be brought.
+    pub(crate) fn of_block(why: Why) -> Self {
+        match why {
+            Why::Refused { reason, message } => Self::Refused { reason, message },
+            Why::GivenUp { waited, last } => Self::Unacknowledged { blocks: 1, waited, last },
+            Why::Spooled | Why::Unreadable(_) | Why::Abandoned => {
+                Self::Unacknowledged { blocks: 1, waited: Duration::ZERO, last: why.to_string() }
+            }
+        }
+    }
+}
+
+/// Why a batch was not taken. Nothing of it was; the events are given back.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Send the same events again later.
+    #[error("the producer is full: {blocks} blocks are not acknowledged, and {waited:?} made no room")]
+    Full {
+        /// The events.
+        events: Vec<v1::Event>,
+        /// Blocks that are in memory.
+        blocks: usize,
+        /// How long the call waited for room.
+        waited: Duration,
+    },
+    /// Mend the batch: it can never be put into blocks.
+    #[error("the events cannot be sent: {error}")]
+    Batch {
+        /// The events.
+        events: Vec<v1::Event>,
+        /// Why.
+        error: BatchError,
+    },
+    /// Send the same events again later; if it goes on, see to the disk of the spool.
+    #[error("sequence numbers are used up, and the spool's disk does not take a reservation of more")]
+    Numbers {
+        /// The events.
+        events: Vec<v1::Event>,
+    },
+    /// The producer's task has ended, with its runtime. Make another producer.
+    #[error("the producer has ended")]
+    Ended {
+        /// The events.
+        events: Vec<v1::Event>,
+    },
+}
+
+impl SendError {
+    /// The events, which were not taken.
+    pub fn into_events(self) -> Vec<v1::Event> {
+        match self {
+            Self::Full { events, .. }
+            | Self::Batch { events, .. }
+            | Self::Numbers { events }
+            | Self::Ended { events } => events,
+        }
+    }
+
+    pub(crate) fn events_mut(&mut self) -> &mut Vec<v1::Event> {
+        match self {
+            Self::Full { events, .. }
+            | Self::Batch { events, .. }
+            | Self::Numbers { events }
+            | Self::Ended { events } => events,
+        }
+    }
+}
+
+/// Why a spool cannot be opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// Which numbers were used is not known, and a number used twice would lose events.
+    #[error(
+        "{} is damaged or of another program: put it back from a copy, or give the producer another folder and keep this one \
+         for its blocks",
+        file.display()
+    )]
+    Sequence {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Likewise.
+    #[error(
+        "{} has blocks, and its file `sequence` is gone: put it back, or give the producer another folder",
+        dir.display()
+    )]
+    NoSequence {
+        /// The spool's folder.
+        dir: PathBuf,
+    },
+    /// The folder was put together from two.
+    #[error("{} has blocks of producer {found}, and is of producer {ours}: give the producer another folder", dir.display())]
+    Foreign {
+        /// The spool's folder.
+        dir: PathBuf,
+        /// Whose blocks are there.
+        found: ProducerId,
+        /// Whose they should be.
+        ours: ProducerId,
+    },
+    /// See to the disk or to the rights on the folder.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// As its message says.
+    #[error("the spool cannot be opened: {0}")]
+    Open(#[from] OpenError),
+    /// See to the disk; the file can be put aside, which loses its blocks.
+    #[error("a block of the spool cannot be read: {0}")]
+    Read(ReadError),
+}
+
+/// The innermost cause: "connection refused" says more than "transport error".
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<Status>() {
+        Some(status) => status.message().to_owned(),
+        None => cause.to_string(),
     }
 }

@@ -1,13 +1,43 @@
 //! The Rust client.
 //!
-//! Owns: a producer that turns events into blocks, sends them and follows each to its acknowledgement; and queries.
+//! Owns: a producer that turns events into blocks, brings each to an owner of its shard, keeps on disk what it cannot bring, and
+//! tells what became of every event; and queries.
 //! Does not own: where events come from, and what they mean.
+//!
+//! ```text
+//! batch.rs ──> producer.rs ── blocks ──> courier.rs ──> line.rs (one per node) ──> nodes
+//!                  ^                     │  ^   └─────> spool.rs, sequence.rs ──> disk
+//!                  └── outcomes (ledger) ┘  └────────── watch.rs <── Admin.WatchPlacement
+//! ```
+//!
+//! What goes where, and when again, is decided in `desk`, `routes` and `backoff`, which have neither I/O nor a clock.
 #![forbid(unsafe_code)]
 
+mod backoff;
+mod batch;
+mod config;
+mod courier;
+mod desk;
 mod error;
+mod ledger;
+mod line;
 mod producer;
 mod queries;
+mod routes;
+mod sequence;
+mod spool;
+mod ticket;
+mod totals;
+mod watch;
+mod wire;
 
-pub use error::ClientError;
-pub use producer::{Producer, ProducerConfig, Totals};
+pub use backoff::Backoff;
+pub use batch::{BatchConfig, Batcher};
+pub use config::{Parts, ProducerConfig, SpoolConfig};
+pub use error::{ClientError, SendError, SpoolError};
+pub use producer::Producer;
 pub use queries::QueryClient;
+pub use spool::SpoolFound;
+pub use ticket::{Outcome, Ticket, Undelivered, Why};
+pub use tidemark_journal::{Damage, SyncPolicy};
+pub use totals::Totals;

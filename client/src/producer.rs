@@ -1,321 +1,475 @@
 //! Sends events as blocks.
 //!
-//! Owns: block identities of one producer, blocks that are not acknowledged yet, and sending those again.
-//! Does not own: the placement: any node takes any block and passes it on to its owner.
+//! Owns: block identities of one producer, how much it may have in memory, and the totals of what became of its events.
+//! Does not own: where blocks go and when (`desk`), lines (`courier`).
 //!
 //! Invariants:
 //! * A block keeps its identity however often it is sent, so it counts once.
-//! * Every event ends up accepted, duplicate or rejected in [`Totals`], or the producer ends with an error.
+//! * A sequence number is used once, also by a producer that is started again with the same spool.
+//! * Every event that was taken ends up in exactly one of the [`Totals`], and so in its batch's [`Outcome`].
 
-use crate::ClientError;
-use crate::queries::connect;
-use futures::{FutureExt as _, StreamExt as _};
+use crate::config::{Parts, ProducerConfig};
+use crate::courier::{Command, Courier, LineRules, Shared};
+use crate::desk::{Desk, DeskConfig, DiskRules, LineLimits};
+use crate::error::{ClientError, SendError};
+use crate::ledger::{Ledger, Load, Notice};
+use crate::routes::Routes;
+use crate::sequence::RESERVE;
+use crate::spool::{Spool, SpoolFound};
+use crate::ticket::{Outcome, Ticket, Undelivered, Why};
+use crate::totals::Totals;
+use crate::watch::Watcher;
 use hdrhistogram::Histogram;
-use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tidemark_proto::v1;
-use tidemark_proto::v1::Reason;
-use tidemark_proto::v1::admin_client::AdminClient;
-use tidemark_proto::v1::ingest_client::IngestClient;
+use tidemark_proto::v1::{Reason, RefusalReason};
+use tidemark_proto::{MAX_BATCH_BYTES, v1};
 use tidemark_rollup::block::ProducerId;
-use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::TimeRules;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::EventTime;
-use tokio::sync::mpsc;
+use tidemark_shell::link::Links;
+use tidemark_shell::work;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use tonic::transport::Channel;
 
-/// Settings of a producer.
-#[derive(Clone, Debug)]
-pub struct ProducerConfig {
-    /// A node, `http://host:port`.
-    pub address: String,
-    /// Blocks that are sent and not acknowledged; [`Producer::send`] waits beyond it.
-    ///
-    /// More keeps a long line busy; less has fewer blocks to send again when the line breaks.
-    pub max_in_flight: usize,
-    /// How long one connection or acknowledgement may take before the line counts as broken.
-    pub timeout: Duration,
-    /// How long blocks are sent again before the producer gives up with an error.
-    pub retry_for: Duration,
-    /// Query parameters that stay in URLs; blocks carry canonical URLs. By default all but `utm_*`.
-    pub keep_params: KeepParams,
-}
+/// What a block has around its columns, at most: identity, times, lengths.
+const BLOCK_OVERHEAD_BYTES: usize = 64;
+/// More numbers are asked for when fewer are left,
+const RESERVE_BELOW: u64 = RESERVE / 2;
+/// and again every so many numbers until they are there.
+const ASK_EVERY: u64 = 1_000;
 
-impl ProducerConfig {
-    /// The defaults, for this node.
-    pub fn new(address: impl Into<String>) -> Self {
-        Self {
-            address: address.into(),
-            max_in_flight: 256,
-            timeout: Duration::from_secs(10),
-            retry_for: Duration::from_secs(60),
-            keep_params: KeepParams::all(),
-        }
-    }
-}
-
-/// What became of the events so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Events given to the producer.
-    pub events: u64,
-    /// Events acknowledged as counted, including duplicates.
-    pub accepted: u64,
-    /// Of these, events that had been counted before: a block was sent again.
-    pub duplicate: u64,
-    /// Events that are not counted and never will be.
-    pub rejected: BTreeMap<Reason, u64>,
-    /// Blocks sent again.
-    pub retries: u64,
-}
-
-/// A producer of blocks.
+/// A producer of blocks. Its work is done by tasks of the runtime it was made in, which end with it.
+///
+/// [`close`](Self::close) or [`finish`](Self::finish) it: what is in memory when it is dropped is lost.
 #[derive(Debug)]
 pub struct Producer {
     config: ProducerConfig,
     id: ProducerId,
     shards: ShardCount,
     next_seq: u64,
-    channel: Channel,
-    line: Option<Line>,
-    /// By (shard, seq): sent or to be sent again.
-    unacknowledged: HashMap<(u32, u64), Pending>,
+    /// From this number on, more are asked for.
+    ask_at: u64,
+    commands: mpsc::UnboundedSender<Command>,
+    notices: mpsc::UnboundedReceiver<Notice>,
+    load: Arc<watch::Sender<Load>>,
+    shared: Shared,
+    found: SpoolFound,
     totals: Totals,
     latency_us: Histogram<u64>,
-    /// When it last waited before sending something again.
-    paused_at: Option<Instant>,
+    /// What [`send`](Self::send) and the like have not told yet.
+    failure: Option<ClientError>,
 }
 
-/// A block on its way.
-#[derive(Debug)]
-struct Pending {
-    block: v1::Block,
-    first_sent: Instant,
-}
-
-/// An open stream of blocks and acknowledgements.
-#[derive(Debug)]
-struct Line {
-    blocks: mpsc::Sender<v1::Block>,
-    acks: Streaming<v1::BlockAck>,
+/// A batch in blocks that are not taken yet.
+struct Sealed {
+    events: Vec<v1::Event>,
+    blocks: Vec<v1::Block>,
+    bytes: usize,
+    begun: Outcome,
+    /// Blocks that no node would take.
+    too_large: Vec<Undelivered>,
 }
 
 impl Producer {
-    /// Connects to a node and learns how many shards its cluster has. `id` must be new: random.
+    /// Connects over TCP; see [`connect_with`](Self::connect_with). `id` must be new: random.
     ///
     /// # Errors
-    /// Where nobody answers there.
+    /// As [`connect_with`](Self::connect_with).
     pub async fn connect(config: ProducerConfig, id: ProducerId) -> Result<Self, ClientError> {
-        let channel = connect(&config.address).await?;
-        let placement = AdminClient::new(channel.clone()).placement(v1::PlacementRequest {}).await;
-        let placement = placement.map_err(|status| ClientError::of(&config.address, &status))?.into_inner();
-        let shards = ShardCount::new(placement.shard_count).ok_or_else(|| ClientError::Other {
-            code: tonic::Code::FailedPrecondition,
-            message: format!("the cluster says that it has {} shards", placement.shard_count),
-        })?;
+        Self::connect_with(config, id, Parts::of(id)).await
+    }
+
+    /// Learns from a node how many shards its cluster has and who owns them; takes [`timeout`](ProducerConfig::timeout) at most
+    /// for each node that is configured. A spool that was used before knows the count, so the producer starts although nobody
+    /// answers; the folder's id takes the place of `id` then, and what is in it is sent.
+    ///
+    /// # Errors
+    /// Where nobody answers there, or the spool cannot be used.
+    pub async fn connect_with(
+        config: ProducerConfig,
+        id: ProducerId,
+        parts: Parts,
+    ) -> Result<Self, ClientError> {
+        let known = config.spool.as_ref().map(Spool::shards_of).transpose()?.flatten();
+        let links = Arc::new(Links::new(parts.connect));
+        let watcher = Watcher {
+            links: Arc::clone(&links),
+            configured: addresses(&config)?,
+            timeout: config.timeout,
+            backoff: config.backoff,
+            seed: !parts.seed,
+        };
+        let routes = match watcher.first(known).await {
+            Ok(routes) => routes,
+            Err(ClientError::Unreachable { .. }) if known.is_some() => Routes::unknown(&watcher.configured),
+            Err(error) => return Err(error),
+        };
+        let Some(shards) = known.or(routes.shards()) else { return Err(no_shards()) };
+        let opened = match config.spool.clone() {
+            Some(spool) => Some(work::run(move || Spool::open(&spool, id, shards)).await?),
+            None => None,
+        };
+        let routes = Arc::new(routes);
+        let mut desk = Desk::new(desk_config(&config), Arc::clone(&routes), parts.seed, Instant::now());
+        let shared = Shared::default();
+        shared.reserved.store(u64::MAX, Ordering::Release);
+        let (mut id, mut next_seq, mut found, mut spool) = (id, 0, SpoolFound::default(), None);
+        if let Some(opened) = opened {
+            opened.blocks.into_iter().for_each(|(key, events)| desk.found(key, events));
+            shared.reserved.store(opened.reserved, Ordering::Release);
+            (id, next_seq, found) = (opened.producer, opened.next_seq, opened.found);
+            spool = Some(opened.spool);
+        }
+        let load = Arc::new(watch::Sender::new(Load { spooled_events: found.events, ..Load::default() }));
+        let (notify, notices) = mpsc::unbounded_channel();
+        let (commands, commanded) = mpsc::unbounded_channel();
+        let (learnt, learning) = watch::channel(routes);
+        let rules =
+            LineRules { links, capacity: config.max_in_flight_per_node.max(1), timeout: config.timeout };
+        let ledger = Ledger::new(notify, Arc::clone(&load));
+        let courier = Courier::new(id, desk, ledger, rules, learning, spool, shared.clone());
+        // Both end with the producer: the courier when nobody can command it, the watcher when nobody follows it.
+        tokio::spawn(courier.run(commanded));
+        tokio::spawn(watcher.run(shards, learnt));
+        let totals = Totals { recovered: found.events, spooled: found.events, ..Totals::default() };
         Ok(Self {
             config,
             id,
             shards,
-            next_seq: 0,
-            channel,
-            line: None,
-            unacknowledged: HashMap::new(),
-            totals: Totals::default(),
+            next_seq,
+            ask_at: 0,
+            commands,
+            notices,
+            load,
+            shared,
+            found,
+            totals,
             latency_us: latency_histogram(),
-            paused_at: None,
+            failure: None,
         })
     }
 
-    /// Sends events, at most 65,536, as blocks sealed at `sealed_at`. Waits only where too many blocks are not acknowledged.
+    /// The producer's id: of its spool, where that had one.
+    pub fn id(&self) -> ProducerId {
+        self.id
+    }
+
+    /// What was in the spool at the start.
+    pub fn found(&self) -> &SpoolFound {
+        &self.found
+    }
+
+    /// Takes events, at most 65,536, as blocks sealed at `sealed_at`, where there is room for them now. Never waits.
     ///
     /// Which times are acceptable is the node's to say; events that no node would take are counted as rejected here.
     ///
     /// # Errors
-    /// Where the events cannot be put into blocks, a block is refused for good, or the cluster stays away too long.
+    /// Where the events were not taken; they are in the error.
+    pub fn try_send(&mut self, events: Vec<v1::Event>, sealed_at: EventTime) -> Result<Ticket, SendError> {
+        self.follow();
+        let load = *self.load.borrow();
+        if !self.fits(load, 1, 0) {
+            return Err(self.full(events, Duration::ZERO));
+        }
+        let sealed = self.seal(events, sealed_at)?;
+        match self.fits(load, sealed.blocks.len(), sealed.bytes) {
+            true => self.take(sealed),
+            false => Err(self.full(sealed.events, Duration::ZERO)),
+        }
+    }
+
+    /// As [`try_send`](Self::try_send), and waits for room for as long as `within`, not longer. Where it is dropped while it
+    /// waits, nothing was taken, and the events are lost with it.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub async fn send_within(
+        &mut self,
+        events: Vec<v1::Event>,
+        sealed_at: EventTime,
+        within: Duration,
+    ) -> Result<Ticket, SendError> {
+        self.follow();
+        let sealed = self.seal(events, sealed_at)?;
+        let (blocks, bytes) = (sealed.blocks.len(), sealed.bytes);
+        let mut load = self.load.subscribe();
+        if !self.fits(*load.borrow_and_update(), blocks, bytes) {
+            self.shared.pressed.notify_one();
+            let room = load.wait_for(|load| self.fits(*load, blocks, bytes));
+            if tokio::time::timeout(within, room).await.is_err() {
+                return Err(self.full(sealed.events, within));
+            }
+        }
+        self.follow();
+        self.take(sealed)
+    }
+
+    /// Sends events. Waits where there is no room for them, for [`retry_for`](ProducerConfig::retry_for) at most.
+    ///
+    /// # Errors
+    /// Where the events cannot be put into blocks or find no room, and where a block of an earlier call was refused or given up
+    /// since the last error that told of one.
     pub async fn send(&mut self, events: Vec<v1::Event>, sealed_at: EventTime) -> Result<(), ClientError> {
+        self.settle_ready().await?;
         if events.is_empty() {
             return Ok(());
         }
+        let within = self.config.retry_for;
+        match self.send_within(events, sealed_at, within).await {
+            Ok(_untold) => {}
+            Err(SendError::Batch { error, .. }) => return Err(error.into()),
+            Err(SendError::Full { blocks, waited, .. }) => {
+                let last = "there is no room for more".to_owned();
+                return Err(self.failure.take().unwrap_or(ClientError::Unacknowledged {
+                    blocks,
+                    waited,
+                    last,
+                }));
+            }
+            Err(error @ (SendError::Numbers { .. } | SendError::Ended { .. })) => {
+                let code = tonic::Code::Aborted;
+                return Err(ClientError::Other { code, message: error.to_string() });
+            }
+        }
+        // So that who sends without a pause on a runtime of one thread lets the courier run.
+        tokio::task::yield_now().await;
+        self.settle_ready().await
+    }
+
+    /// Takes note of what became of blocks, without waiting for more. [`send`](Self::send) does so too; who sends seldom calls
+    /// this in between, so that refusals are noticed.
+    ///
+    /// # Errors
+    /// Where a block was refused or given up since the last error that told of one.
+    pub async fn settle_ready(&mut self) -> Result<(), ClientError> {
+        self.follow();
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// What became of the events so far, as far as this producer was called since.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Times from taking a block to its acknowledgement, in microseconds; without blocks that were on disk.
+    pub fn latency_us(&self) -> &Histogram<u64> {
+        &self.latency_us
+    }
+
+    /// Waits until every block is acknowledged or on disk; for [`retry_for`](ProducerConfig::retry_for) at most without any
+    /// progress.
+    ///
+    /// # Errors
+    /// As [`settle_ready`](Self::settle_ready), and where there is no progress.
+    pub async fn flush(&mut self) -> Result<(), ClientError> {
+        let mut load = self.load.subscribe();
+        // What is on its way when a block is due to be given up has this long still.
+        let within = self.config.retry_for.saturating_add(self.config.timeout);
+        loop {
+            let blocks = load.borrow_and_update().blocks;
+            self.settle_ready().await?;
+            if blocks == 0 {
+                return Ok(());
+            }
+            if tokio::time::timeout(within, load.changed()).await.is_err() {
+                let last = "the spool takes no more, and no node answers".to_owned();
+                return Err(ClientError::Unacknowledged { blocks, waited: within, last });
+            }
+        }
+    }
+
+    /// Waits until every block is acknowledged, for as long as `within`, and tells what became of the events. What is left then
+    /// goes into the spool; without one it is given up.
+    pub async fn close(mut self, within: Duration) -> Totals {
+        self.close_within(within).await;
+        self.totals
+    }
+
+    /// Waits until every block is acknowledged, and tells what became of the events.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush). That blocks are left in the spool after [`retry_for`](ProducerConfig::retry_for) is none.
+    pub async fn finish(mut self) -> Result<Totals, ClientError> {
+        self.flush().await?;
+        self.close_within(self.config.retry_for).await;
+        self.settle_ready().await?;
+        Ok(self.totals)
+    }
+
+    async fn close_within(&mut self, within: Duration) {
+        let (done, closed) = oneshot::channel();
+        let now = Instant::now();
+        let deadline = now.checked_add(within).unwrap_or(now + Duration::from_secs(86_400 * 365));
+        // Where the courier is gone already, there is nothing to wait for.
+        if self.commands.send(Command::Close { deadline, done }).is_ok() {
+            _ = closed.await;
+        }
+        self.follow();
+    }
+
+    fn fits(&self, load: Load, blocks: usize, bytes: usize) -> bool {
+        let room = load.blocks + blocks <= self.config.max_in_flight
+            && load.bytes + bytes <= self.config.buffer_bytes;
+        room || load.blocks == 0
+    }
+
+    fn full(&self, events: Vec<v1::Event>, waited: Duration) -> SendError {
+        self.shared.pressed.notify_one();
+        SendError::Full { events, blocks: self.load.borrow().blocks, waited }
+    }
+
+    /// Puts events into blocks under the next number, which is not used by that.
+    fn seal(&self, events: Vec<v1::Event>, sealed_at: EventTime) -> Result<Sealed, SendError> {
         let batch = v1::EventBatch {
             producer: self.id.to_wire(),
             seq: self.next_seq,
             sealed_at_ms: sealed_at.as_unix_ms(),
             events,
         };
-        self.next_seq += 1;
-        self.totals.events += batch.events.len() as u64;
         let rules = Rules {
             schema: None,
             keep_params: &self.config.keep_params,
             times: TimeRules { accept_late: Duration::MAX },
             shards: self.shards,
         };
-        let split = split(&batch, &rules, sealed_at)?;
-        for rejection in &split.rejected {
-            *self.totals.rejected.entry(rejection.reason()).or_default() += 1;
-        }
-        for block in split.blocks {
-            while self.unacknowledged.len() >= self.config.max_in_flight {
-                self.settle_one().await?;
-            }
-            let key = (block.shard, block.seq);
-            self.unacknowledged.insert(key, Pending { block: block.clone(), first_sent: Instant::now() });
-            self.transmit(block).await?;
-        }
-        self.settle_ready().await
-    }
-
-    /// Reads the acknowledgements that are there, without waiting for more. [`send`](Self::send) does so too; who sends
-    /// seldom calls this in between, so that refusals and broken lines are noticed.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    pub async fn settle_ready(&mut self) -> Result<(), ClientError> {
-        while let Some(ready) = self.line.as_mut().and_then(|line| line.acks.next().now_or_never()) {
-            match ready {
-                Some(Ok(ack)) => self.settle(ack).await?,
-                Some(Err(status)) => self.reconnect(status.message()).await?,
-                None => self.reconnect("the node ended the line").await?,
-            }
-        }
-        Ok(())
-    }
-
-    /// What became of the events so far.
-    pub fn totals(&self) -> &Totals {
-        &self.totals
-    }
-
-    /// Times from first sending a block to its acknowledgement, in microseconds.
-    pub fn latency_us(&self) -> &Histogram<u64> {
-        &self.latency_us
-    }
-
-    /// Waits until every block is acknowledged.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    pub async fn flush(&mut self) -> Result<(), ClientError> {
-        while !self.unacknowledged.is_empty() {
-            self.settle_one().await?;
-        }
-        Ok(())
-    }
-
-    /// Waits until every block is acknowledged, and tells what became of the events.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    pub async fn finish(mut self) -> Result<Totals, ClientError> {
-        self.flush().await?;
-        Ok(self.totals)
-    }
-
-    /// Puts a block on the line; on a broken one, opens another and sends everything again.
-    async fn transmit(&mut self, block: v1::Block) -> Result<(), ClientError> {
-        let Some(line) = &self.line else { return self.reconnect("the line was not open yet").await };
-        match line.blocks.send(block).await {
-            Ok(()) => Ok(()),
-            Err(_) => self.reconnect("the node closed the line").await,
-        }
-    }
-
-    /// Waits for one acknowledgement.
-    async fn settle_one(&mut self) -> Result<(), ClientError> {
-        let Some(line) = &mut self.line else { return self.reconnect("the line was not open yet").await };
-        match tokio::time::timeout(self.config.timeout, line.acks.next()).await {
-            Ok(Some(Ok(ack))) => self.settle(ack).await,
-            Ok(Some(Err(status))) => self.reconnect(status.message()).await,
-            Ok(None) => self.reconnect("the node ended the line").await,
-            Err(_) => self.reconnect("no acknowledgement came in time").await,
-        }
-    }
-
-    async fn settle(&mut self, ack: v1::BlockAck) -> Result<(), ClientError> {
-        let key = (ack.shard, ack.seq);
-        let Some(refusal) = ack.refused else {
-            if let Some(pending) = self.unacknowledged.remove(&key) {
-                let latency_us = u64::try_from(pending.first_sent.elapsed().as_micros()).unwrap_or(u64::MAX);
-                self.latency_us.saturating_record(latency_us);
-                self.totals.accepted += u64::from(ack.accepted);
-                self.totals.duplicate += u64::from(ack.duplicate);
-                for count in ack.rejected {
-                    *self.totals.rejected.entry(count.reason()).or_default() += u64::from(count.events);
-                }
-            }
-            return Ok(());
+        let split = match split(&batch, &rules, sealed_at) {
+            Ok(split) => split,
+            Err(error) => return Err(SendError::Batch { events: batch.events, error }),
         };
-        let Some(pending) = self.unacknowledged.get(&key) else { return Ok(()) };
-        let waited = pending.first_sent.elapsed();
-        if refusal.retry_after_ms == 0 {
-            return Err(ClientError::Refused { reason: refusal.reason(), message: refusal.message });
+        let mut begun = Outcome { events: batch.events.len() as u64, ..Outcome::default() };
+        for rejection in &split.rejected {
+            *begun.rejected.entry(rejection.reason()).or_default() += 1;
+            begun.rejected_at.push((rejection.index, rejection.reason()));
         }
-        if waited > self.config.retry_for {
-            let blocks = self.unacknowledged.len();
-            return Err(ClientError::Unacknowledged { blocks, waited, last: refusal.message });
-        }
-        let block = pending.block.clone();
-        self.totals.retries += 1;
-        self.pause(Duration::from_millis(u64::from(refusal.retry_after_ms))).await;
-        self.transmit(block).await
+        let mut sealed =
+            Sealed { events: batch.events, blocks: split.blocks, bytes: 0, begun, too_large: Vec::new() };
+        sealed.blocks.retain(|block| {
+            let bytes = block.columns.len();
+            let fits = bytes + BLOCK_OVERHEAD_BYTES <= MAX_BATCH_BYTES;
+            match fits {
+                true => sealed.bytes += bytes,
+                // Sent, it could end the line, and others with it.
+                false => sealed.too_large.push(too_large(block)),
+            }
+            fits
+        });
+        Ok(sealed)
     }
 
-    /// Waits before something is sent again; once for all blocks that were refused together.
-    async fn pause(&mut self, pause: Duration) {
-        if self.paused_at.is_none_or(|paused_at| paused_at.elapsed() > pause) {
-            tokio::time::sleep(pause).await;
-            self.paused_at = Some(Instant::now());
+    fn take(&mut self, sealed: Sealed) -> Result<Ticket, SendError> {
+        let Sealed { events, blocks, bytes, mut begun, too_large } = sealed;
+        let (seq, count) = (self.next_seq, blocks.len());
+        if !self.has_number() {
+            return Err(SendError::Numbers { events });
         }
+        let rejected: Vec<(Reason, u64)> =
+            begun.rejected.iter().map(|(&reason, &events)| (reason, events)).collect();
+        begun.undelivered.clone_from(&too_large);
+        let (reply, told) = oneshot::channel();
+        let ticket = Ticket::new(told, &begun);
+        if self.commands.is_closed() {
+            return Err(SendError::Ended { events });
+        }
+        self.load.send_modify(|load| {
+            load.blocks += count;
+            load.bytes += bytes;
+        });
+        // It cannot end between: this task holds its only handle. If its runtime does, the ticket says so.
+        _ = self.commands.send(Command::Bring { seq, blocks, begun, reply });
+        self.next_seq += 1;
+        self.totals.events += events.len() as u64;
+        for (reason, events) in rejected {
+            *self.totals.rejected.entry(reason).or_default() += events;
+        }
+        too_large.into_iter().for_each(|block| self.note_undelivered(block.events, block.why));
+        Ok(ticket)
     }
 
-    /// Opens a line and sends everything that is not acknowledged, until that works or too much time has passed.
-    async fn reconnect(&mut self, why: &str) -> Result<(), ClientError> {
-        let started = Instant::now();
-        let again = self.line.take().is_some();
-        let mut last = why.to_owned();
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match self.open().await {
-                Ok(line) => {
-                    if again {
-                        self.totals.retries += self.unacknowledged.len() as u64;
+    /// Whether the next number may be used. Asks for more in time.
+    fn has_number(&mut self) -> bool {
+        let reserved = self.shared.reserved.load(Ordering::Acquire);
+        let left = reserved.saturating_sub(self.next_seq);
+        if left < RESERVE_BELOW && (left == 0 || self.next_seq >= self.ask_at) {
+            self.ask_at = self.next_seq + ASK_EVERY;
+            // Where the courier has ended, that is found out in a moment.
+            _ = self.commands.send(Command::Reserve { next: self.next_seq });
+        }
+        left > 0
+    }
+
+    /// Takes note of what the courier has told.
+    fn follow(&mut self) {
+        while let Ok(notice) = self.notices.try_recv() {
+            match notice {
+                Notice::Acknowledged { accepted, duplicate, rejected, waited } => {
+                    if let Some(waited) = waited {
+                        let waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+                        self.latency_us.saturating_record(waited_us);
                     }
-                    self.line = Some(line);
-                    return Ok(());
+                    self.totals.accepted += u64::from(accepted);
+                    self.totals.duplicate += u64::from(duplicate);
+                    for count in rejected {
+                        *self.totals.rejected.entry(count.reason()).or_default() += u64::from(count.events);
+                    }
                 }
-                Err(message) => last = format!("{last}; then {message}"),
+                Notice::Undelivered { events, why } => self.note_undelivered(events, why),
             }
-            if started.elapsed() > self.config.retry_for {
-                let blocks = self.unacknowledged.len();
-                return Err(ClientError::Unacknowledged { blocks, waited: started.elapsed(), last });
-            }
-            last.truncate(last.floor_char_boundary(400));
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
         }
+        let load = self.load.borrow();
+        (self.totals.retries, self.totals.spooled) = (load.retries, load.spooled_events);
     }
 
-    async fn open(&self) -> Result<Line, String> {
-        // Room for all: whatever is not acknowledged goes out before anything is read.
-        let (blocks, outgoing) = mpsc::channel(self.config.max_in_flight + 1);
-        for pending in self.unacknowledged.values() {
-            blocks
-                .try_send(pending.block.clone())
-                .map_err(|_| "too many blocks are not acknowledged".to_owned())?;
+    fn note_undelivered(&mut self, events: u64, why: Why) {
+        match &why {
+            // The load tells how many events are in the spool.
+            Why::Spooled => return,
+            Why::Refused { .. } => self.totals.refused += events,
+            Why::GivenUp { .. } | Why::Unreadable(_) | Why::Abandoned => self.totals.given_up += events,
         }
-        let mut client = IngestClient::new(self.channel.clone());
-        let call = client.send_blocks(ReceiverStream::new(outgoing));
-        match tokio::time::timeout(self.config.timeout, call).await {
-            Ok(Ok(acks)) => Ok(Line { blocks, acks: acks.into_inner() }),
-            Ok(Err(status)) => Err(status.message().to_owned()),
-            Err(_) => Err("the node did not answer in time".to_owned()),
+        match &mut self.failure {
+            Some(ClientError::Unacknowledged { blocks, .. }) => *blocks += 1,
+            Some(_) => {}
+            none => *none = Some(ClientError::of_block(why)),
         }
+    }
+}
+
+fn too_large(block: &v1::Block) -> Undelivered {
+    let message = format!("the block has {} bytes: make smaller batches", block.columns.len());
+    let why = Why::Refused { reason: RefusalReason::TooLarge, message };
+    Undelivered { shard: Some(block.shard), events: u64::from(block.event_count), why }
+}
+
+fn no_shards() -> ClientError {
+    let message = "the cluster does not say how many shards it has".to_owned();
+    ClientError::Other { code: tonic::Code::FailedPrecondition, message }
+}
+
+/// The configured nodes, as `host:port`.
+fn addresses(config: &ProducerConfig) -> Result<Vec<Arc<str>>, ClientError> {
+    let all = std::iter::once(&config.address).chain(&config.more_addresses);
+    let plain = all.map(|address| {
+        let plain = address.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+        let plain = plain.filter(|rest| rest.contains(':') && !rest.contains('/'));
+        plain.map(Arc::from).ok_or_else(|| ClientError::Address { address: address.clone() })
+    });
+    plain.collect()
+}
+
+fn desk_config(config: &ProducerConfig) -> DeskConfig {
+    DeskConfig {
+        line: LineLimits { blocks: config.max_in_flight_per_node.max(1), bytes: config.node_bytes.max(1) },
+        timeout: config.timeout,
+        retry_for: config.retry_for,
+        backoff: config.backoff,
+        disk: config
+            .spool
+            .as_ref()
+            .map(|spool| DiskRules { after: spool.spool_after, window: spool.window.max(1) }),
     }
 }
 

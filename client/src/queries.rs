@@ -1,6 +1,9 @@
 //! Questions to a coordinator.
+//!
+//! Owns: the connection to it.
+//! Does not own: what an answer means.
 
-use crate::ClientError;
+use crate::error::{ClientError, root_cause};
 use std::time::Duration;
 use tidemark_proto::MAX_MEMBER_MESSAGE_BYTES;
 use tidemark_proto::v1;
@@ -44,7 +47,7 @@ impl QueryClient {
     }
 }
 
-pub(crate) async fn connect(address: &str) -> Result<Channel, ClientError> {
+async fn connect(address: &str) -> Result<Channel, ClientError> {
     let bad_address = || ClientError::Address { address: address.to_owned() };
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| bad_address())?;
     if !address.starts_with("http://") || endpoint.uri().host().is_none() {
@@ -63,13 +66,4 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, ClientError> {
             address: address.to_owned(),
             message: root_cause(&error),
         })
-}
-
-/// The innermost cause: "connection refused" says more than "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
