@@ -75,6 +75,16 @@ impl Admission {
         Ok(Permit { _bytes: Arc::new(permit) })
     }
 
+    /// Waits for room for `bytes`, whatever memory is used: for what this node owes to others.
+    pub(crate) async fn wait(&self, bytes: usize) -> Permit {
+        let permits = u32::try_from(bytes.min(self.in_flight_bytes)).unwrap_or(u32::MAX);
+        match Arc::clone(&self.in_flight).acquire_many_owned(permits).await {
+            Ok(permit) => Permit { _bytes: Arc::new(permit) },
+            // The semaphore is never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Says how much memory is used now.
     pub fn set_memory_used(&self, bytes: u64) {
         self.memory_used_bytes.store(bytes, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! What a node does besides serving.
 //!
-//! Owns: the tasks that measure, evict, flush, follow others' commits and maintain days; their start and their end.
+//! Owns: the tasks that measure, evict, flush, repair, follow others' commits and maintain days; their start and their end.
 //! Does not own: what is due (`flush`), what to compact and what to delete (`tidemark-history`).
 
 mod maintain;
@@ -11,6 +11,7 @@ use crate::config::NodeConfig;
 use crate::flush::Flusher;
 use crate::history::NodeHistory;
 use crate::metrics::NodeMeter;
+use crate::repair::Repair;
 use crate::shard::{ShardHandle, ShardParts};
 use futures::future::join_all;
 use std::sync::Arc;
@@ -28,13 +29,12 @@ pub(crate) struct Chores {
     pub(crate) config: NodeConfig,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) parts: Arc<ShardParts>,
-    /// All shards that are here, also those that the journal has blocks of.
+    /// All shards of the cluster.
     pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) repair: Arc<Repair>,
     pub(crate) history: Arc<NodeHistory>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) meter: NodeMeter,
-    /// Whether this node compacts and deletes for the cluster. Where two do, one's work is wasted, and nothing else.
-    pub(crate) maintains: bool,
 }
 
 /// The tasks.
@@ -51,33 +51,34 @@ impl Chores {
             id: self.config.id.clone(),
             parts: Arc::clone(&self.parts),
             history: Arc::clone(&self.history),
+            repair: Arc::clone(&self.repair),
             shards: self.shards.clone(),
             clock: Arc::clone(&self.clock),
             settle: self.config.settle,
+            backup: self.config.backup_flush,
             metrics: self.meter.clone(),
         });
         let flushing = tokio::spawn({
             let (flusher, stop) = (Arc::clone(&flusher), stop.clone());
             async move { flusher.run(stop).await }
         });
-        let mut others = vec![
+        let others = vec![
             tokio::spawn(recover(self.shards.clone(), recovered)),
             tokio::spawn(memory::Memory::of(self).run(stop.clone())),
             tokio::spawn({
                 let (history, clock) = (Arc::clone(&self.history), Arc::clone(&self.clock));
                 async move { history.follow(clock.as_ref()).await }
             }),
+            tokio::spawn(maintain::Maintainer::of(self).run(stop.clone())),
+            tokio::spawn(Arc::clone(&self.repair).run(stop.clone())),
         ];
-        if self.maintains {
-            others.push(tokio::spawn(maintain::Maintainer::of(self).run(stop.clone())));
-        }
         Running { flusher, flushing, others }
     }
 
     /// Closes what other processes may want to open.
     pub(crate) async fn close(&self) {
         let journal = self.parts.journal.clone();
-        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        tidemark_shell::work::run(move || journal.close()).await;
     }
 }
 

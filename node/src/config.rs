@@ -10,7 +10,8 @@ use tidemark_history::store::Location;
 use tidemark_journal::SyncPolicy;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::TimeRules;
-use tidemark_rollup::member::{Member, NodeId};
+use tidemark_rollup::member::NodeId;
+use tidemark_rollup::placement::Replication;
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::sharding::ShardCount;
 
@@ -21,9 +22,14 @@ pub struct NodeConfig {
     pub id: NodeId,
     /// Where gRPC and `/metrics` are served. Port 0 lets the system pick.
     pub listen: SocketAddr,
-    /// The nodes of the cluster. The node itself may be among them, with the address that others reach it at; otherwise that
-    /// is where it listens. Empty: a cluster of one.
-    pub peers: Vec<Member>,
+    /// How many nodes own each shard. The same on all members.
+    ///
+    /// One less than that may fail at a time. Each more costs about what the first one does.
+    pub replication: Replication,
+    /// An event is acknowledged when so many owners have it at least, and in any case all that are present.
+    ///
+    /// More keeps acknowledged events through worse accidents; while fewer nodes are present, nothing is taken in.
+    pub min_owners: NonZeroUsize,
     /// Shards of the cluster; fixed when it is created and the same on all members.
     ///
     /// More shards spread better over many nodes and cores; each costs a few kilobytes per site and bucket.
@@ -66,6 +72,17 @@ pub struct NodeConfig {
     pub retention: Retention,
     /// How long an owner may take to acknowledge blocks that are passed on to it.
     pub forward_timeout: Duration,
+    /// Bytes of blocks on their way to one other node. Beyond it senders are told to wait; other nodes are not affected.
+    pub peer_bytes: usize,
+    /// How long a node that leaves may take to hand over what is not committed. What it has not handed over by then is in
+    /// its journal alone.
+    pub drain_timeout: Duration,
+    /// How long an owner waits for the first owner of a shard to commit a bucket before it does so itself.
+    ///
+    /// Longer wastes less where the first owner is slow; shorter commits sooner where it is gone or cut off from the store.
+    pub backup_flush: Duration,
+    /// How often owners compare what they have although nothing seems amiss.
+    pub check_every: Duration,
     /// How long the node works on its part of a query.
     pub query_timeout: Duration,
     /// Queries at a time; further ones are refused. Each may hold a million rows.
@@ -78,7 +95,8 @@ impl NodeConfig {
         Self {
             id,
             listen,
-            peers: Vec::new(),
+            replication: Replication::DEFAULT,
+            min_owners: NonZeroUsize::MIN,
             shards: ShardCount::DEFAULT,
             schema: Arc::new(Schema::default()),
             keep_params: KeepParams::default(),
@@ -97,6 +115,10 @@ impl NodeConfig {
             compact_after: DEFAULT_COMPACT_AFTER,
             retention: Retention::default(),
             forward_timeout: DEFAULT_FORWARD_TIMEOUT,
+            peer_bytes: DEFAULT_PEER_BYTES,
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            backup_flush: DEFAULT_BACKUP_FLUSH,
+            check_every: DEFAULT_CHECK_EVERY,
             query_timeout: DEFAULT_QUERY_TIMEOUT,
             max_queries: DEFAULT_MAX_QUERIES,
         }
@@ -119,6 +141,14 @@ pub const DEFAULT_CACHE_MEMORY_BYTES: u64 = 256 << 20;
 pub const DEFAULT_COMPACT_AFTER: Duration = Duration::from_secs(3600);
 /// Default of [`NodeConfig::forward_timeout`].
 pub const DEFAULT_FORWARD_TIMEOUT: Duration = Duration::from_secs(3);
+/// Default of [`NodeConfig::peer_bytes`]: 16 MiB.
+pub const DEFAULT_PEER_BYTES: usize = 16 << 20;
+/// Default of [`NodeConfig::drain_timeout`].
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Default of [`NodeConfig::backup_flush`].
+pub const DEFAULT_BACKUP_FLUSH: Duration = Duration::from_secs(30);
+/// Default of [`NodeConfig::check_every`].
+pub const DEFAULT_CHECK_EVERY: Duration = Duration::from_secs(10);
 /// Default of [`NodeConfig::query_timeout`].
 pub const DEFAULT_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Default of [`NodeConfig::max_queries`].

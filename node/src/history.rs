@@ -21,7 +21,7 @@ use tidemark_history::retry::{Backoff, Retry, RetryError, Retryable, SplitMix64,
 use tidemark_history::store::{Store, StoreError};
 use tidemark_proto::v1;
 use tidemark_rollup::sharding::ShardCount;
-use tidemark_rollup::time::{Clock, EventTime};
+use tidemark_rollup::time::{BucketStart, Clock, EventTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -173,8 +173,9 @@ impl NodeHistory {
     pub(crate) async fn follow(&self, clock: &dyn Clock) {
         for round in 1_u32.. {
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                biased;
                 () = self.shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             let Some(catalog) = self.catalog.get() else { continue };
             let today = DayStart::containing(clock.now());
@@ -187,6 +188,18 @@ impl NodeHistory {
             }
             self.publish();
         }
+    }
+
+    /// Looks for commits of these buckets that others made.
+    pub(crate) async fn look_for_commits(&self, buckets: &[BucketStart]) {
+        let Some(catalog) = self.catalog.get() else { return };
+        let days: std::collections::BTreeSet<DayStart> = buckets.iter().copied().map(DayStart::of).collect();
+        let days: Vec<DayStart> = days.into_iter().collect();
+        if let Err(error) = catalog.refresh(Scope::Days(&days)).await {
+            self.metrics.store_failed();
+            tracing::warn!(%error, "cannot look for new commits");
+        }
+        self.publish();
     }
 
     /// Takes in what the catalog knows by now.

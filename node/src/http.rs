@@ -1,5 +1,6 @@
 //! What a node shows over plain HTTP, on the port of its gRPC: `/metrics`, `/healthz` and `/readyz`.
 
+use crate::owners::Owners;
 use crate::shard::ShardHandle;
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -8,6 +9,8 @@ use axum::routing::get;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tidemark_rollup::member::MemberState;
+use tokio::sync::watch;
 
 /// What the pages show.
 pub(crate) struct Pages {
@@ -15,16 +18,18 @@ pub(crate) struct Pages {
     pub(crate) shards: Vec<ShardHandle>,
     /// Whether the shards have all that the journal has.
     pub(crate) recovered: Arc<AtomicBool>,
+    /// Whether the node has joined.
+    pub(crate) owners: watch::Receiver<Arc<Owners>>,
 }
 
 impl Pages {
     /// Adds the node's pages to a router.
     pub(crate) fn add_to(self, router: Router) -> Router {
-        let Self { registry, shards, recovered } = self;
+        let Self { registry, shards, recovered, owners } = self;
         router
             .route("/metrics", get(move || async move { metrics(&registry) }))
             .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(move || async move { ready(&shards, &recovered) }))
+            .route("/readyz", get(move || async move { ready(&shards, &recovered, owners.borrow().state()) }))
     }
 }
 
@@ -36,9 +41,12 @@ fn metrics(registry: &Mutex<Registry>) -> impl IntoResponse + use<> {
     (status, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 
-fn ready(shards: &[ShardHandle], recovered: &AtomicBool) -> (StatusCode, String) {
+fn ready(shards: &[ShardHandle], recovered: &AtomicBool, state: MemberState) -> (StatusCode, String) {
     if !recovered.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "counting the blocks of the journal\n".to_owned());
+    }
+    if state != MemberState::Active {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", state.name()));
     }
     let down = shards.iter().filter(|shard| !shard.is_up()).count();
     match down {

@@ -1,13 +1,18 @@
 //! One member of a cluster: takes events in, keeps its shards, and answers its part of queries.
 //!
-//! Owns: shard actors and their supervision, admission, passing blocks on to their owners, and the gRPC services of a
-//! node.
-//! Does not own: what numbers mean (`tidemark-rollup`), answers over several nodes (`tidemark-coordinator`).
+//! Owns: shard actors and their supervision, admission, bringing blocks to their owners, repair, flushing, and the gRPC
+//! services of a node.
+//! Does not own: what numbers mean (`tidemark-rollup`), who is present (`tidemark-membership`), answers over several nodes
+//! (`tidemark-coordinator`).
 //!
 //! ```text
-//! ingest --- router --- shard x N <--- query
-//!    |         |            |
-//! admission   peers      journal
+//!                                          membership
+//!                                              | view
+//! ingest --- router --- shard x N <--- query   |
+//!    |         |   \        |                  |
+//! admission   peers \    journal --- flush     |
+//!                    \     |          |        |
+//!                     `-- repair -----+--- owners (placement, what is ready)
 //! ```
 #![forbid(unsafe_code)]
 
@@ -20,12 +25,14 @@ mod flush;
 mod grpc;
 mod history;
 mod http;
-pub mod membership;
 pub mod metrics;
+mod owners;
 mod peers;
+pub mod planted;
 pub mod query;
 mod rebuild;
 mod remembered;
+mod repair;
 mod router;
 pub mod shard;
 mod sources;

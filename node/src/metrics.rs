@@ -55,6 +55,7 @@ pub struct NodeMetrics {
     store_failures: Family<NodeLabel, Counter>,
     buckets: Family<NodeLabel, Gauge>,
     replaced_days: Family<NodeLabel, Counter>,
+    repair: RepairMetrics,
     cache_hits: Family<NodeLabel, Gauge>,
     cache_misses: Family<NodeLabel, Gauge>,
 }
@@ -109,6 +110,7 @@ impl NodeMetrics {
             m.buckets.clone(),
         );
         m.register_journal(registry);
+        m.repair.register(registry);
         m.register_history(registry);
         metrics
     }
@@ -170,6 +172,47 @@ impl NodeMetrics {
     }
 }
 
+/// What nodes tell of replication and repair.
+#[derive(Clone, Debug, Default)]
+struct RepairMetrics {
+    peer_failures: Family<NodeLabel, Counter>,
+    owners_differed: Family<NodeLabel, Counter>,
+    given: Family<NodeLabel, Counter>,
+    taken: Family<NodeLabel, Counter>,
+    owned: Family<NodeLabel, Gauge>,
+    ready: Family<NodeLabel, Gauge>,
+    behind: Family<NodeLabel, Gauge>,
+    pulled: Family<NodeLabel, Counter>,
+    handed_over: Family<NodeLabel, Counter>,
+}
+
+impl RepairMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let m = self;
+        registry.register("peer_failures", "Calls to other owners that failed", m.peer_failures.clone());
+        registry.register(
+            "owners_differed",
+            "Blocks brought again because members did not agree about their owners",
+            m.owners_differed.clone(),
+        );
+        registry.register("shards_given", "Shards that this node was made an owner of", m.given.clone());
+        registry.register("shards_taken", "Shards that this node is no longer an owner of", m.taken.clone());
+        registry.register("shards_owned", "Shards that this node is written to for", m.owned.clone());
+        registry.register("shards_ready", "Shards that this node answers for", m.ready.clone());
+        registry.register(
+            "repair_blocks_behind",
+            "Blocks that others are known to have and this node lacks",
+            m.behind.clone(),
+        );
+        registry.register("repair_blocks_pulled", "Blocks pulled from other owners", m.pulled.clone());
+        registry.register(
+            "repair_shards_handed_over",
+            "Shards of which others have all that this node held",
+            m.handed_over.clone(),
+        );
+    }
+}
+
 /// The metrics of one node.
 #[derive(Clone, Debug)]
 pub struct NodeMeter {
@@ -206,6 +249,33 @@ impl NodeMeter {
 
     pub(crate) fn forwarded(&self, blocks: u64) {
         self.metrics.forwarded.get_or_create(&self.label()).inc_by(blocks);
+    }
+
+    pub(crate) fn peer_failed(&self) {
+        self.metrics.repair.peer_failures.get_or_create(&self.label()).inc();
+    }
+
+    pub(crate) fn owners_differed(&self) {
+        self.metrics.repair.owners_differed.get_or_create(&self.label()).inc();
+    }
+
+    pub(crate) fn shards_moved(&self, given: usize, taken: usize) {
+        self.metrics.repair.given.get_or_create(&self.label()).inc_by(given as u64);
+        self.metrics.repair.taken.get_or_create(&self.label()).inc_by(taken as u64);
+    }
+
+    pub(crate) fn ownership(&self, owned: usize, ready: usize, blocks_behind: u64) {
+        self.gauge(&self.metrics.repair.owned, owned as u64);
+        self.gauge(&self.metrics.repair.ready, ready as u64);
+        self.gauge(&self.metrics.repair.behind, blocks_behind);
+    }
+
+    pub(crate) fn pulled(&self, blocks: u64) {
+        self.metrics.repair.pulled.get_or_create(&self.label()).inc_by(blocks);
+    }
+
+    pub(crate) fn handed_over(&self, shards: u64) {
+        self.metrics.repair.handed_over.get_or_create(&self.label()).inc_by(shards);
     }
 
     pub(crate) fn shard_restarted(&self) {

@@ -1,89 +1,145 @@
 //! Brings blocks to their owners.
 //!
-//! Owns: choosing owners by the placement of the moment, and turning what they say into acknowledgements.
-//! Does not own: making blocks (`grpc`), counting them (`shard`).
+//! Owns: who gets a block by the placement of the moment, when it is acknowledged, and turning what owners say into one
+//! acknowledgement.
+//! Does not own: making blocks (`grpc`), counting them (`shard`), connections to other nodes (`peers`).
 //!
-//! A block is passed on as the bytes it came in; nobody decodes it on the way.
+//! A block is passed on as the bytes it came in; nobody decodes it on the way. It is acknowledged when all owners have it who
+//! are present, so that each of them can answer for it. Owners who know of another owner refuse the block: views differ for a
+//! moment when members come and go, and the block is brought again as soon as they agree.
 
 use crate::admission::Permit;
 use crate::metrics::NodeMeter;
-use crate::peers::Peers;
+use crate::owners::Owners;
+use crate::peers::{PeerError, Peers};
+use crate::planted::{Bug, Planted};
 use crate::shard::{ApplyError, ShardHandle};
+use futures::StreamExt as _;
 use futures::future::join_all;
-use std::collections::BTreeMap;
+use futures::stream::FuturesUnordered;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_journal::AppendError;
 use tidemark_proto::v1;
 use tidemark_proto::v1::RefusalReason;
 use tidemark_rollup::block::{BlockError, BlockId};
-use tidemark_rollup::placement::{NodeId, Placement};
+use tidemark_rollup::member::Member;
 use tidemark_rollup::shard::Applied;
-use tidemark_rollup::sharding::ShardCount;
+use tidemark_rollup::sharding::{ShardCount, ShardId};
 use tokio::sync::watch;
-use tonic::transport::Channel;
+use tokio::time::Instant;
 
 /// When a refused sender should try again.
 pub(crate) const RETRY_AFTER_MS: u32 = 100;
+/// How long to wait for views to agree before a block is brought again.
+const AGREE_PAUSE: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
 pub(crate) struct Router {
-    pub(crate) me: NodeId,
     pub(crate) shards: ShardCount,
-    pub(crate) placement: watch::Receiver<Arc<Placement>>,
-    /// By shard; `None` for the shards of others.
-    pub(crate) local: Vec<Option<ShardHandle>>,
-    pub(crate) peers: Peers,
+    pub(crate) owners: watch::Receiver<Arc<Owners>>,
+    /// By shard.
+    pub(crate) local: Vec<ShardHandle>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) min_owners: NonZeroUsize,
     pub(crate) timeout: Duration,
     pub(crate) metrics: NodeMeter,
+    pub(crate) planted: Planted,
 }
 
 impl Router {
-    /// Brings each block to its owner; acknowledgements in the order of the blocks.
+    /// Brings each block to its owners; acknowledgements in the order of the blocks.
     pub(crate) async fn deliver(&self, blocks: Vec<v1::Block>, permit: &Permit) -> Vec<v1::BlockAck> {
-        let placement = Arc::clone(&self.placement.borrow());
-        let mut acks = vec![v1::BlockAck::default(); blocks.len()];
-        let mut mine = Vec::new();
-        let mut theirs: BTreeMap<String, (Vec<usize>, Vec<v1::Block>)> = BTreeMap::new();
-        for (at, block) in blocks.into_iter().enumerate() {
-            let owner = self.shards.shard(block.shard).and_then(|shard| placement.owner(shard));
-            match owner {
-                None => acks[at] = refused(&block, &BlockError::NoSuchShard(block.shard).into()),
-                Some(owner) if owner.id == self.me => mine.push((at, block)),
-                Some(owner) => {
-                    let (positions, blocks) = theirs.entry(owner.address.clone()).or_default();
-                    positions.push(at);
-                    blocks.push(block);
-                }
-            }
-        }
-        let local = join_all(
-            mine.into_iter().map(|(at, block)| async move { (at, self.apply(block, permit.clone()).await) }),
-        );
-        let remote = join_all(theirs.into_iter().map(|(address, (positions, blocks))| async move {
-            positions.into_iter().zip(self.forward(&address, blocks).await).collect::<Vec<_>>()
-        }));
-        let (local, remote) = futures::join!(local, remote);
-        for (at, ack) in local.into_iter().chain(remote.into_iter().flatten()) {
-            acks[at] = ack;
-        }
-        acks
+        join_all(blocks.into_iter().map(|block| self.deliver_one(block, permit))).await
     }
 
-    /// Counts a block in a shard of this node.
-    pub(crate) async fn apply(&self, block: v1::Block, permit: Permit) -> v1::BlockAck {
-        let bare = v1::Block { columns: bytes::Bytes::new(), ..block.clone() };
-        let Some(Some(handle)) = self.local.get(block.shard as usize) else {
-            return refusal(
-                &bare,
-                RefusalReason::OwnerUnavailable,
-                format!(
-                    "node {} does not own shard {}; the members disagree about who is in the cluster",
-                    self.me, block.shard
-                ),
-            );
+    /// Brings a block to its owners.
+    pub(crate) async fn deliver_one(&self, block: v1::Block, permit: &Permit) -> v1::BlockAck {
+        let Some(shard) = self.shards.shard(block.shard) else {
+            return refused(&block, &BlockError::NoSuchShard(block.shard).into());
         };
-        match handle.apply(block, permit, self.timeout).await {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let owners = Arc::clone(&self.owners.borrow());
+            let ack = self.deliver_to(&owners, shard, block.clone(), permit).await;
+            let differs = ack.refused.as_ref().is_some_and(|of| of.reason() == RefusalReason::OwnersDiffer);
+            if !differs || Instant::now() + AGREE_PAUSE >= deadline {
+                return ack;
+            }
+            self.metrics.owners_differed();
+            tokio::time::sleep(AGREE_PAUSE).await;
+        }
+    }
+
+    async fn deliver_to(
+        &self,
+        owners: &Owners,
+        shard: ShardId,
+        block: v1::Block,
+        permit: &Permit,
+    ) -> v1::BlockAck {
+        let (writers, keys) = (owners.placement.writers(shard), owners.writers(shard));
+        let present = writers.clone().filter(|writer| !writer.doubtful).count();
+        if present < self.min_owners.get() {
+            let message = format!(
+                "{present} of the owners of shard {shard} are present, and min_owners asks for {}: wait for more nodes",
+                self.min_owners
+            );
+            return refusal(&block, RefusalReason::TooFewOwners, message);
+        }
+        let mut waiting: FuturesUnordered<_> = writers
+            .map(|writer| {
+                self.bring(writer, writer.id == owners.me, block.clone(), Arc::clone(&keys), permit)
+            })
+            .collect();
+        if self.planted.has(Bug::AcknowledgeAfterOne)
+            && let Some(ack) = waiting.next().await
+        {
+            return ack;
+        }
+        let mut acks = Vec::with_capacity(waiting.len());
+        while let Some(ack) = waiting.next().await {
+            acks.push(ack);
+        }
+        merge(acks)
+    }
+
+    async fn bring(
+        &self,
+        writer: &Member,
+        is_me: bool,
+        block: v1::Block,
+        keys: Arc<[u64]>,
+        permit: &Permit,
+    ) -> v1::BlockAck {
+        if is_me {
+            return self.apply(block, Some(keys), permit.clone()).await;
+        }
+        let bare = bare(&block);
+        match self.peers.apply(writer, block, keys).await {
+            Ok(ack) => ack,
+            Err(error) => {
+                let reason = match error {
+                    PeerError::Full { .. } => RefusalReason::Overloaded,
+                    _ => RefusalReason::OwnerUnavailable,
+                };
+                refusal(&bare, reason, error.to_string())
+            }
+        }
+    }
+
+    /// Counts a block in a shard of this node. `writers`: whom the sender brings it to; none where it is pulled from an owner.
+    pub(crate) async fn apply(
+        &self,
+        block: v1::Block,
+        writers: Option<Arc<[u64]>>,
+        permit: Permit,
+    ) -> v1::BlockAck {
+        let bare = bare(&block);
+        let Some(handle) = self.local.get(block.shard as usize) else {
+            return refused(&bare, &BlockError::NoSuchShard(block.shard).into());
+        };
+        match handle.apply(block, writers, permit, self.timeout).await {
             Ok(applied) => {
                 self.metrics.applied(&applied);
                 acknowledged(&bare, &applied)
@@ -91,36 +147,21 @@ impl Router {
             Err(error) => refused(&bare, &error),
         }
     }
-
-    async fn forward(&self, address: &str, blocks: Vec<v1::Block>) -> Vec<v1::BlockAck> {
-        let bare: Vec<v1::Block> =
-            blocks.iter().map(|block| v1::Block { columns: bytes::Bytes::new(), ..block.clone() }).collect();
-        self.metrics.forwarded(blocks.len() as u64);
-        let request = v1::ApplyRequest { shard_count: self.shards.get(), blocks };
-        let unavailable = |message: String| {
-            let refuse = |block| refusal(block, RefusalReason::OwnerUnavailable, message.clone());
-            bare.iter().map(refuse).collect::<Vec<_>>()
-        };
-        let reply = match self.peers.client(address) {
-            Ok(client) => tokio::time::timeout(self.timeout, call(client, request)).await,
-            Err(error) => return unavailable(format!("the owner's address {address} is none: {error}")),
-        };
-        match reply {
-            Ok(Ok(reply)) if reply.acks.len() == bare.len() => reply.acks,
-            Ok(Ok(_)) => unavailable(format!("the owner at {address} did not acknowledge every block")),
-            Ok(Err(status)) => {
-                unavailable(format!("the owner at {address} cannot be reached: {}", status.message()))
-            }
-            Err(_) => unavailable(format!("the owner at {address} did not answer within {:?}", self.timeout)),
-        }
-    }
 }
 
-async fn call(
-    mut client: v1::cluster_client::ClusterClient<Channel>,
-    request: v1::ApplyRequest,
-) -> Result<v1::ApplyReply, tonic::Status> {
-    client.apply(request).await.map(tonic::Response::into_inner)
+/// What all owners of a block say, in one acknowledgement. What one of them counted now was not acknowledged before, whatever
+/// the others have.
+fn merge(acks: Vec<v1::BlockAck>) -> v1::BlockAck {
+    let is_final = |ack: &v1::BlockAck| ack.refused.as_ref().is_some_and(|of| of.retry_after_ms == 0);
+    let refused = acks.iter().find(|ack| is_final(ack));
+    let refused = refused.or_else(|| acks.iter().find(|ack| ack.refused.is_some())).cloned();
+    let least = || acks.into_iter().min_by_key(|ack| ack.duplicate).unwrap_or_default();
+    refused.unwrap_or_else(least)
+}
+
+/// The block without its columns, which are on their way.
+fn bare(block: &v1::Block) -> v1::Block {
+    v1::Block { columns: bytes::Bytes::new(), ..block.clone() }
 }
 
 fn bare_ack(block: &v1::Block) -> v1::BlockAck {
@@ -149,7 +190,13 @@ pub(crate) fn refusal(block: &v1::Block, reason: RefusalReason, message: String)
 }
 
 pub(crate) fn refusal_of(reason: RefusalReason, message: String) -> v1::Refusal {
-    let again = matches!(reason, RefusalReason::Overloaded | RefusalReason::OwnerUnavailable);
+    let again = matches!(
+        reason,
+        RefusalReason::Overloaded
+            | RefusalReason::OwnerUnavailable
+            | RefusalReason::OwnersDiffer
+            | RefusalReason::TooFewOwners
+    );
     let retry_after_ms = if again { RETRY_AFTER_MS } else { 0 };
     v1::Refusal { reason: reason.into(), retry_after_ms, message }
 }
@@ -158,6 +205,7 @@ pub(crate) fn refusal_of(reason: RefusalReason, message: String) -> v1::Refusal 
 fn refused(block: &v1::Block, error: &ApplyError) -> v1::BlockAck {
     let reason = match error {
         ApplyError::Shard(_) => RefusalReason::OwnerUnavailable,
+        ApplyError::OwnersDiffer => RefusalReason::OwnersDiffer,
         ApplyError::Quarantined => RefusalReason::Quarantined,
         ApplyError::Journal(AppendError::TooLarge { .. }) => RefusalReason::TooLarge,
         // What fails to be written may be written later, or by another node.
@@ -175,4 +223,32 @@ fn refused(block: &v1::Block, error: &ApplyError) -> v1::BlockAck {
 /// Whether this block says who it is; asked before it is passed on, so that the sender hears of it at once.
 pub(crate) fn check_identity(block: &v1::Block, shards: ShardCount) -> Result<BlockId, v1::BlockAck> {
     BlockId::of(block, shards).map_err(|error| refused(block, &error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ack(duplicate: u32, refused: Option<RefusalReason>) -> v1::BlockAck {
+        let refused = refused.map(|reason| refusal_of(reason, String::new()));
+        v1::BlockAck { accepted: 5, duplicate, refused, ..v1::BlockAck::default() }
+    }
+
+    fn reason(acks: &[v1::BlockAck]) -> Option<RefusalReason> {
+        merge(acks.to_vec()).refused.map(|refused| refused.reason())
+    }
+
+    #[test]
+    fn a_block_is_a_duplicate_only_where_all_owners_had_it() {
+        assert_eq!(merge(vec![ack(5, None), ack(0, None)]).duplicate, 0);
+        assert_eq!(merge(vec![ack(5, None), ack(5, None)]).duplicate, 5);
+    }
+
+    #[test]
+    fn one_owner_that_does_not_have_it_is_enough_for_a_refusal_and_a_final_one_goes_first() {
+        use RefusalReason::{Malformed, Overloaded};
+        assert_eq!(reason(&[ack(0, None), ack(0, Some(Overloaded))]), Some(Overloaded));
+        assert_eq!(reason(&[ack(0, Some(Overloaded)), ack(0, Some(Malformed))]), Some(Malformed));
+        assert_eq!(reason(&[ack(0, None), ack(0, None)]), None);
+    }
 }

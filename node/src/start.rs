@@ -9,15 +9,16 @@ use crate::config::NodeConfig;
 use crate::grpc::{Inner, Services};
 use crate::history::{NodeHistory, StoreRefused};
 use crate::http;
-use crate::membership::Membership;
 use crate::metrics::{NodeMeter, NodeMetrics};
-use crate::peers::Peers;
+use crate::owners::Owners;
+use crate::peers::{PeerSettings, Peers};
+use crate::planted::Planted;
 use crate::query::Queries;
 use crate::remembered::Remembered;
+use crate::repair::{Repair, RepairParts};
 use crate::router::Router;
-use crate::shard::{ShardHandle, ShardParts, Supervisor};
+use crate::shard::{ShardParts, Supervisor};
 use prometheus_client::registry::Registry;
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -26,14 +27,16 @@ use tidemark_history::reader::{Reader, ReaderConfig};
 use tidemark_history::retry::{Backoff, Retry, RetryError};
 use tidemark_history::store::{Location, Store};
 use tidemark_journal::{Journal, JournalConfig};
+use tidemark_membership::Membership;
 use tidemark_proto::v1::admin_server::AdminServer;
 use tidemark_proto::v1::cluster_server::ClusterServer;
 use tidemark_proto::v1::ingest_server::IngestServer;
 use tidemark_proto::{DESCRIPTORS, MAX_MEMBER_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
-use tidemark_rollup::member::{DuplicateMember, NodeId, View};
+use tidemark_rollup::member::{NodeId, View};
 use tidemark_rollup::shard::ShardRules;
-use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::{Clock, EventTime};
+use tidemark_shell::link::Connect;
+use tidemark_shell::port::Port;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -59,12 +62,20 @@ pub struct Parts {
     pub metrics: NodeMetrics,
     /// What `/metrics` shows.
     pub registry: Arc<Mutex<Registry>>,
-    /// An open port, where the caller had to know the address first; otherwise `listen` is opened.
-    pub listener: Option<TcpListener>,
+    /// Where to serve; `Port::At` is where the settings say.
+    pub port: Port,
+    /// Who is in the cluster. Its id is the node's.
+    pub membership: Membership,
+    /// Makes connections to other nodes.
+    pub connect: Arc<dyn Connect>,
+    /// An open journal; otherwise it is opened in `data` of the settings. A simulation has a disk of its own.
+    pub journal: Option<Journal>,
     /// An open store, where several nodes of a process share one; otherwise `store` of the settings is opened.
     pub store: Option<Store>,
     /// Random: makes names of segments unique, and waits random. Each start takes another one.
     pub seed: u64,
+    /// The node's defect, in a simulation that has to find it.
+    pub planted: Planted,
 }
 
 /// Why a node does not start.
@@ -78,9 +89,6 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
-    /// Give each node a name of its own.
-    #[error(transparent)]
-    Members(#[from] DuplicateMember),
     /// Report it.
     #[error("cannot start the shards: {0}")]
     Shards(#[from] ractor::SpawnErr),
@@ -108,14 +116,16 @@ pub enum StartError {
 pub struct Node {
     id: NodeId,
     address: SocketAddr,
-    membership: Membership,
+    view: watch::Receiver<Arc<View>>,
     serving: JoinHandle<()>,
+    drain: CancellationToken,
     #[cfg_attr(not(test), allow(dead_code, reason = "tests make shards fail through these"))]
-    pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) shards: Vec<crate::shard::ShardHandle>,
 }
 
 impl Node {
-    /// Starts a node; it serves until `shutdown`.
+    /// Starts a node; it serves until `shutdown`, or until it is told to drain. Then it hands over what it has not committed,
+    /// leaves the cluster, and stops.
     ///
     /// # Errors
     /// Where it cannot start; nothing of it is left running then.
@@ -125,21 +135,23 @@ impl Node {
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let listen_error = |error| StartError::Listen { address: config.listen, error };
-        let listener = match parts.listener {
-            Some(listener) => listener,
-            None => TcpListener::bind(config.listen).await.map_err(listen_error)?,
-        };
-        let address = listener.local_addr().map_err(listen_error)?;
-        let membership = Membership::fixed(&config, address)?;
+        let (port, address) = open_port(parts.port).await.map_err(listen_error)?;
         let meter = parts.metrics.of_node(&config.id);
-        let journal = open_journal(&config, &meter).await?;
-        let stop = shutdown.child_token();
+        let journal = match parts.journal {
+            Some(journal) => journal,
+            None => open_journal(&config, &meter).await?,
+        };
+        let stop = CancellationToken::new();
         // History outlives the services: what is closed is flushed when the last stream has ended.
         let history_stop = CancellationToken::new();
         let history =
             open_history(&config, parts.store, parts.seed, &meter, &history_stop).await.map(Arc::new)?;
         connect(&history, &config, parts.clock.now(), &stop).await?;
 
+        let view = parts.membership.view();
+        let first = Arc::clone(&view.borrow());
+        let owners = Owners::of(config.id.clone(), first, config.shards, config.replication);
+        let owners = watch::Sender::new(Arc::new(owners));
         let shard_parts = Arc::new(ShardParts {
             rules: ShardRules {
                 schema: Arc::clone(&config.schema),
@@ -151,23 +163,52 @@ impl Node {
             journal,
             committed: history.watch(),
             in_journal: AtomicUsize::new(0),
+            owners: owners.subscribe(),
+            planted: parts.planted,
             rebuilding: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             metrics: meter.clone(),
         });
-        let placement = Arc::clone(&membership.placement().borrow());
-        let mine: BTreeSet<ShardId> = placement.shards_of(&config.id, config.shards).collect();
-        // What the journal has of shards that are others' by now is flushed all the same.
-        let left = shard_parts.journal.buckets().into_iter().map(|(_, shard, _)| shard);
-        let all: BTreeSet<ShardId> = mine.iter().copied().chain(left).collect();
-        let (supervisor, all_shards) =
-            Supervisor::start(all.into_iter().collect(), Arc::clone(&shard_parts), Arc::clone(&parts.clock))
-                .await?;
-        let shards: Vec<ShardHandle> =
-            all_shards.iter().filter(|shard| mine.contains(&shard.id())).cloned().collect();
+        // All shards, those of others too: an actor without blocks costs little, and owners come and go.
+        let all = config.shards.shards().collect();
+        let (supervisor, shards) =
+            Supervisor::start(all, Arc::clone(&shard_parts), Arc::clone(&parts.clock)).await?;
+        let settings =
+            PeerSettings { shards: config.shards, timeout: config.forward_timeout, bytes: config.peer_bytes };
+        let peers = Arc::new(Peers::new(settings, parts.connect, meter.clone()));
+        let router = Arc::new(Router {
+            shards: config.shards,
+            owners: owners.subscribe(),
+            local: shards.clone(),
+            peers: Arc::clone(&peers),
+            min_owners: config.min_owners,
+            timeout: config.forward_timeout,
+            metrics: meter.clone(),
+            planted: parts.planted,
+        });
+        let repair = Arc::new(Repair::new(RepairParts {
+            shards: config.shards,
+            replication: config.replication,
+            membership: parts.membership,
+            owners,
+            parts: Arc::clone(&shard_parts),
+            local: shards.clone(),
+            peers: Arc::clone(&peers),
+            router: Arc::clone(&router),
+            check_every: config.check_every,
+            meter: meter.clone(),
+            planted: parts.planted,
+        }));
+        repair.take_in(Arc::clone(&view.borrow()));
+        let following = tokio::spawn(Arc::clone(&repair).follow(history_stop.clone()));
 
         let admission = Arc::new(Admission::new(config.in_flight_bytes, config.memory_budget_bytes));
+        let drain = shutdown.child_token();
         let services = Services::new(Inner {
-            router: Arc::new(router(&config, &membership, &shards, &meter)),
+            id: config.id.clone(),
+            view: view.clone(),
+            router,
+            peers,
+            repair: Arc::clone(&repair),
             admission: Arc::clone(&admission),
             queries: Queries::new(
                 config.max_queries.get(),
@@ -182,59 +223,59 @@ impl Node {
             metrics: meter.clone(),
             timeout: config.query_timeout,
             shutdown: stop.clone(),
+            drain: drain.clone(),
         });
         let recovered = Arc::new(AtomicBool::new(false));
         let pages = http::Pages {
             registry: parts.registry,
             shards: shards.clone(),
             recovered: Arc::clone(&recovered),
+            owners: shard_parts.owners.clone(),
         };
         let routes = pages.add_to(routes(services).await?.into_axum_router());
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let server = Server::builder()
-            .accept_http1(true)
-            .http2_keepalive_interval(Some(Duration::from_secs(10)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20)
-            .add_routes(Routes::from(routes))
-            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-
-        let id = config.id.clone();
-        let first = config.shards.shards().next().and_then(|shard| placement.owner(shard));
-        let maintains = first.is_some_and(|owner| owner.id == config.id);
+        tracing::info!(node = %config.id, %address, "the node serves");
+        let (id, drain_timeout) = (config.id.clone(), config.drain_timeout);
         let chores = Chores {
             config,
             clock: parts.clock,
             parts: shard_parts,
-            shards: all_shards,
+            shards: shards.clone(),
+            repair: Arc::clone(&repair),
             history,
             admission,
             meter,
-            maintains,
         };
-        tracing::info!(node = %id, %address, shards = shards.len(), members = placement.members().len(), "the node serves");
         let serving = tokio::spawn({
-            let id = id.clone();
+            let (id, drain) = (id.clone(), drain.clone());
             async move {
                 let running = chores.start(recovered, &stop);
+                let leaving = async {
+                    drain.cancelled().await;
+                    repair.leave(drain_timeout).await;
+                    stop.cancel();
+                };
                 let deadline = async {
                     stop.cancelled().await;
                     tokio::time::sleep(STOP_WITHIN).await;
                 };
-                tokio::select! {
-                    served = server => if let Err(error) = served {
-                        tracing::error!(node = %id, %error, "the node stopped serving");
-                    },
-                    () = deadline => tracing::info!(node = %id, "closed the streams that were still open"),
-                }
+                let serving = async {
+                    tokio::select! {
+                        biased;
+                        () = serve(port, routes, stop.clone(), id.clone()) => {}
+                        () = deadline => tracing::info!(node = %id, "closed the streams that were still open"),
+                    }
+                    // Where it ended by itself, nobody is left to hand over to others.
+                    drain.cancel();
+                };
+                tokio::join!(leaving, serving);
                 running.finish(FLUSH_WITHIN).await;
                 history_stop.cancel();
+                following.abort();
                 supervisor.stop().await;
                 chores.close().await;
             }
         });
-        Ok(Self { id, address, membership, serving, shards })
+        Ok(Self { id, address, view, serving, drain, shards })
     }
 
     /// The node's name.
@@ -248,8 +289,13 @@ impl Node {
     }
 
     /// Whom it sees.
-    pub fn view(&self) -> watch::Receiver<View> {
-        self.membership.view()
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// Whether it was told to stop: by `shutdown`, or to drain.
+    pub fn is_stopping(&self) -> bool {
+        self.drain.is_cancelled()
     }
 
     /// Returns once the node has stopped.
@@ -260,19 +306,41 @@ impl Node {
     }
 }
 
-fn router(config: &NodeConfig, membership: &Membership, shards: &[ShardHandle], meter: &NodeMeter) -> Router {
-    let mut local = vec![None; config.shards.get() as usize];
-    for shard in shards {
-        local[shard.id().index()] = Some(shard.clone());
-    }
-    Router {
-        me: config.id.clone(),
-        shards: config.shards,
-        placement: membership.placement(),
-        local,
-        peers: Peers::default(),
-        timeout: config.forward_timeout,
-        metrics: meter.clone(),
+/// Where the node serves, opened as far as it has to be.
+async fn open_port(port: Port) -> std::io::Result<(Port, SocketAddr)> {
+    let listener = match port {
+        Port::At(address) => TcpListener::bind(address).await?,
+        Port::Open(listener) => listener,
+        Port::Handed { address, .. } => return Ok((port, address)),
+    };
+    let address = listener.local_addr()?;
+    Ok((Port::Open(listener), address))
+}
+
+/// Serves until `stop`.
+async fn serve(port: Port, routes: axum::Router, stop: CancellationToken, id: NodeId) {
+    let listener = match port {
+        Port::Open(listener) => listener,
+        // It was opened before.
+        Port::At(_) => return,
+        Port::Handed { take, .. } => {
+            take(routes);
+            stop.cancelled().await;
+            return;
+        }
+    };
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = Server::builder()
+        .accept_http1(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .add_routes(Routes::from(routes))
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(node = %id, %error, "the node stopped serving");
     }
 }
 
@@ -302,11 +370,7 @@ async fn open_journal(config: &NodeConfig, meter: &NodeMeter) -> Result<Journal,
         ..JournalConfig::new(config.data.join("journal"))
     };
     let shards = config.shards;
-    let opening = tokio::task::spawn_blocking(move || Journal::open(settings, shards));
-    let (journal, recovered) = match opening.await {
-        Ok(opened) => opened?,
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-    };
+    let (journal, recovered) = tidemark_shell::work::run(move || Journal::open(settings, shards)).await?;
     for cut in &recovered.cut {
         tracing::warn!(file = %cut.file.display(), bytes = cut.bytes, "cut off the torn end of the journal; nothing in it was acknowledged");
     }

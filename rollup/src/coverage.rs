@@ -59,6 +59,19 @@ impl Coverage {
         })
     }
 
+    /// The blocks of this coverage that `other` does not have.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let left = self.producers.iter().filter_map(|(producer, mine)| {
+            let left = match other.producers.get(producer) {
+                Some(theirs) => mine.without(theirs),
+                None => mine.clone(),
+            };
+            (!left.0.is_empty()).then_some((*producer, left))
+        });
+        Self { producers: left.collect() }
+    }
+
     /// The coverage on the wire.
     pub fn to_wire(&self) -> v1::Coverage {
         let producers = self.producers.iter().map(|(producer, intervals)| v1::ProducerCoverage {
@@ -157,6 +170,32 @@ impl Intervals {
             .all(|&(start, end)| other.0.get(other.position(start)).is_none_or(|&(theirs, _)| end < theirs))
     }
 
+    fn without(&self, other: &Self) -> Self {
+        let mut left = Vec::new();
+        for &(mut start, end) in &self.0 {
+            let mut is_left = true;
+            for &(theirs, theirs_end) in &other.0[other.position(start)..] {
+                if theirs > end {
+                    break;
+                }
+                if start < theirs {
+                    left.push((start, theirs - 1));
+                }
+                match theirs_end.checked_add(1).filter(|next| *next <= end) {
+                    Some(next) => start = next,
+                    None => {
+                        is_left = false;
+                        break;
+                    }
+                }
+            }
+            if is_left {
+                left.push((start, end));
+            }
+        }
+        Self(left)
+    }
+
     fn to_wire(&self) -> Vec<u64> {
         let mut previous = 0;
         let mut ranges = Vec::with_capacity(self.0.len() * 2);
@@ -239,6 +278,7 @@ mod tests {
             let mut union = mine.clone();
             union.merge(&theirs);
             prop_assert_eq!(&union, &coverage(&a.union(&b).copied().collect()));
+            prop_assert_eq!(mine.without(&theirs), coverage(&a.difference(&b).copied().collect()));
             prop_assert_eq!(Coverage::from_wire(&union.to_wire()), Some(union));
         }
     }
@@ -258,6 +298,8 @@ mod tests {
         }
         let whole = Intervals(vec![(0, u64::MAX)]);
         assert_eq!(Intervals::from_wire(&whole.to_wire()), Some(whole.clone()));
+        assert_eq!(whole.without(&Intervals(vec![(0, 0), (u64::MAX, u64::MAX)])).0, [(1, u64::MAX - 1)]);
+        assert!(whole.without(&whole).0.is_empty());
         assert!(whole.union(&whole) == whole && !whole.is_disjoint(&Intervals(vec![(7, 7)])));
     }
 }

@@ -21,8 +21,17 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(2);
 /// How long a probe may go without an answer.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What goes wrong on a connection.
-pub type LinkError = Box<dyn std::error::Error + Send + Sync>;
+/// What goes wrong on a connection. Its source says more.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection failed")]
+pub struct LinkError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl LinkError {
+    /// Because of this.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}
 
 /// A connection to a member, for the generated clients. Cheap to clone; clones share it.
 pub type Link = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, LinkError>;
@@ -59,7 +68,7 @@ impl Connect for Tcp {
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20)
             .connect_lazy();
-        Ok(Link::new(channel.map_err(LinkError::from)))
+        Ok(Link::new(channel.map_err(LinkError::new)))
     }
 }
 

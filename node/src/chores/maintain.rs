@@ -3,6 +3,7 @@
 use super::Chores;
 use crate::history::NodeHistory;
 use crate::metrics::NodeMeter;
+use crate::owners::Owners;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_history::compact::{self, Compactor, CompactorSettings};
@@ -10,6 +11,7 @@ use tidemark_history::retention::{GARBAGE_AFTER, Retention};
 use tidemark_rollup::member::NodeId;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::Clock;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,7 @@ pub(super) struct Maintainer {
     limit: u32,
     compact_after: Duration,
     retention: Retention,
+    owners: watch::Receiver<Arc<Owners>>,
     meter: NodeMeter,
 }
 
@@ -39,6 +42,7 @@ impl Maintainer {
             limit: chores.config.dimension_values.max(1),
             compact_after: chores.config.compact_after,
             retention: chores.config.retention,
+            owners: chores.parts.owners.clone(),
             meter: chores.meter.clone(),
         }
     }
@@ -46,7 +50,9 @@ impl Maintainer {
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut retained: Option<Instant> = None;
         while !stop.is_cancelled() {
-            if let Some(compactor) = self.compactor() {
+            // One node does it for the cluster. Where two do, one's work is wasted, and nothing else.
+            let maintains = self.owners.borrow().maintains();
+            if let Some(compactor) = self.compactor().filter(|_| maintains) {
                 self.compact(&compactor, &stop).await;
                 if retained.is_none_or(|at| at.elapsed() >= RETAIN_EVERY) {
                     retained = Some(Instant::now());
@@ -54,8 +60,9 @@ impl Maintainer {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                biased;
                 () = stop.cancelled() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
     }
@@ -73,6 +80,7 @@ impl Maintainer {
         let due = compact::plan(history, self.clock.now(), Some(self.compact_after));
         for day in due {
             tokio::select! {
+                biased;
                 compacted = compactor.compact(day) => match compacted {
                     Ok(compacted) => self.replaced(usize::from(compacted.is_some())),
                     Err(error) => {
@@ -102,6 +110,7 @@ impl Maintainer {
             Ok::<_, String>(())
         };
         tokio::select! {
+            biased;
             retained = retaining => if let Err(error) = retained {
                 self.meter.store_failed();
                 tracing::warn!(%error, "what is no longer kept could not be deleted; it is tried again");

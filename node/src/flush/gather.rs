@@ -2,6 +2,7 @@
 
 use super::{Flusher, HAND_OUT_WITHIN};
 use crate::committed::Committed;
+use crate::planted::Bug;
 use futures::StreamExt as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,14 +29,22 @@ pub(super) struct Gathered {
 
 impl Flusher {
     /// What the journal has of a bucket beyond its commits; what they cover leaves the journal.
-    pub(super) async fn gather(&self, bucket: BucketStart, committed: &Committed) -> Vec<Gathered> {
+    pub(super) async fn gather(
+        &self,
+        bucket: BucketStart,
+        shards: &[ShardId],
+        committed: &Committed,
+    ) -> Vec<Gathered> {
         let mut gathered = Vec::new();
         let mut bytes = 0;
-        for shard in self.parts.rules.shards.shards() {
+        for &shard in shards {
             // The coverage of the bucket's day was loaded before.
-            let covered = committed.coverage(bucket, shard).ok().flatten().unwrap_or_default();
+            let mut covered = committed.coverage(bucket, shard).ok().flatten().unwrap_or_default();
             if !covered.is_empty() {
                 self.parts.journal.trim(shard, bucket, &covered);
+            }
+            if self.parts.planted.has(Bug::SkipCoverageCheck) {
+                covered = Coverage::default();
             }
             let mut part = Gathered {
                 shard,
@@ -59,7 +68,7 @@ impl Flusher {
             }
         }
         let asked = futures::stream::iter(gathered).map(|mut part| async move {
-            let handle = self.shards.iter().find(|handle| handle.id() == part.shard);
+            let handle = self.shards.get(part.shard.index());
             if let Some(Ok(flushing)) = futures::future::OptionFuture::from(
                 handle.map(|handle| handle.flushing(bucket, HAND_OUT_WITHIN)),
             )
@@ -80,7 +89,7 @@ impl Flusher {
         duplicates: Vec<(ShardId, BTreeMap<String, u64>)>,
     ) {
         for (shard, by_site) in duplicates {
-            if let Some(handle) = self.shards.iter().find(|handle| handle.id() == shard) {
+            if let Some(handle) = self.shards.get(shard.index()) {
                 handle.keep_duplicates(bucket, by_site);
             }
         }

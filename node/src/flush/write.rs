@@ -33,11 +33,10 @@ impl Flusher {
         let duplicates: Duplicates =
             gathered.iter().map(|part| (part.shard, part.duplicates.clone())).collect();
         let parts = Arc::clone(&self.parts);
-        let written = tokio::task::spawn_blocking(move || write_segments(&parts, bucket, gathered)).await;
+        let written = tidemark_shell::work::run(move || write_segments(&parts, bucket, gathered)).await;
         let uploaded = match written {
-            Ok(Ok(written)) => self.upload(bucket, written).await,
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(FlushError::Failed),
+            Ok(written) => self.upload(bucket, written).await,
+            Err(error) => Err(error),
         };
         match uploaded {
             Ok(commit) => Ok((commit, duplicates)),

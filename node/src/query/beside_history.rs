@@ -273,14 +273,11 @@ impl Merging {
 
     async fn add(mut self, day: DayStart, piece: Piece) -> Self {
         // Merging takes its time: away from the threads that serve connections.
-        let merging = tokio::task::spawn_blocking(move || {
+        tidemark_shell::work::run(move || {
             self.merge(day, piece);
             self
-        });
-        match merging.await {
-            Ok(merged) => merged,
-            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-        }
+        })
+        .await
     }
 
     fn merge(&mut self, day: DayStart, mut piece: Piece) {

@@ -17,6 +17,8 @@ use tidemark_history::day::DayStart;
 use tidemark_proto::v1;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::census::Census;
+use tidemark_rollup::coverage::Coverage;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::partial::Partial;
 use tidemark_rollup::scan::{DimensionOfBucket, Scanned};
 use tidemark_rollup::shard::Applied;
@@ -27,7 +29,22 @@ use tidemark_rollup::time::BucketStart;
 pub(super) enum ShardMsg {
     /// Replies once the block is counted and the journal has it.
     /// The permit rides along, so a sender that gives up does not free room that is still in use.
-    Apply { block: v1::Block, admitted: Permit, reply: RpcReplyPort<Result<Applied, ApplyError>> },
+    /// Here, and not before, it is seen whether the sender knows all owners (whose keys are `writers`): see `Holds`.
+    Apply {
+        block: v1::Block,
+        writers: Option<Arc<[u64]>>,
+        admitted: Permit,
+        reply: RpcReplyPort<Result<Applied, ApplyError>>,
+    },
+    /// Which blocks the journal has, once all that were taken before this message are in it. `None` where `asker` is no
+    /// owner. Blocks that come after this message are taken only if they are brought to the asker as well.
+    Holds { asker: Option<NodeId>, reply: RpcReplyPort<Option<Coverage>> },
+    /// Which of these blocks the shard does not know.
+    Lacking { of: Coverage, reply: RpcReplyPort<Coverage> },
+    /// The shard is others': it need not be in memory.
+    Release,
+    /// It is this node's again.
+    Restore,
     /// Scans the open buckets, which are being written to, and hands out the closed ones.
     View { question: Arc<Question>, pass: OpenPass, reply: RpcReplyPort<ShardView> },
     /// Which values some dimensions have.
@@ -139,7 +156,13 @@ impl Actor for ShardActor {
         state.drop_what_the_journal_lost().await;
         // A reply that cannot be sent means the caller stopped waiting, which is their right.
         match message {
-            ShardMsg::Apply { block, admitted, reply } => state.apply(block, admitted, reply),
+            ShardMsg::Apply { block, writers, admitted, reply } => {
+                state.apply(block, writers, admitted, reply);
+            }
+            ShardMsg::Holds { asker, reply } => state.holds(asker, reply),
+            ShardMsg::Lacking { of, reply } => _ = reply.send(state.lacking(&of)),
+            ShardMsg::Release => state.release(),
+            ShardMsg::Restore => state.restore().await,
             ShardMsg::View { question, pass, reply } => _ = reply.send(state.view(&question, &pass)),
             ShardMsg::TakeCensus { of, reply } => _ = reply.send(state.take_census(&of)),
             ShardMsg::Sites { reply } => _ = reply.send(state.sites()),

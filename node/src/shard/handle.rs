@@ -15,6 +15,8 @@ use tidemark_journal::AppendError;
 use tidemark_proto::v1;
 use tidemark_rollup::block::BlockError;
 use tidemark_rollup::census::Census;
+use tidemark_rollup::coverage::Coverage;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::scan::DimensionOfBucket;
 use tidemark_rollup::shard::Applied;
 use tidemark_rollup::sharding::ShardId;
@@ -47,6 +49,10 @@ pub enum ApplyError {
     /// Nothing was counted, and sending it again does not help.
     #[error(transparent)]
     Block(#[from] BlockError),
+    /// Nothing was counted here: this node knows an owner of the shard that the block is not brought to. Send it again when
+    /// views agree.
+    #[error("members do not agree at the moment about who owns the shard; send the block again")]
+    OwnersDiffer,
     /// Nothing of it is counted: the shard failed when it tried. Sending it again does not help; report it.
     #[error("the shard failed while counting this block and has set it aside")]
     Quarantined,
@@ -91,10 +97,41 @@ impl ShardHandle {
     pub async fn apply(
         &self,
         block: v1::Block,
+        writers: Option<Arc<[u64]>>,
         admitted: Permit,
         timeout: Duration,
     ) -> Result<Applied, ApplyError> {
-        self.call(timeout, |reply| ShardMsg::Apply { block, admitted, reply }).await?
+        self.call(timeout, |reply| ShardMsg::Apply { block, writers, admitted, reply }).await?
+    }
+
+    /// Which blocks of the shard the journal has; `None` where `asker` is not seen as an owner of it.
+    ///
+    /// # Errors
+    /// Where the shard does not answer.
+    pub async fn holds(
+        &self,
+        asker: Option<NodeId>,
+        timeout: Duration,
+    ) -> Result<Option<Coverage>, ShardError> {
+        self.call(timeout, |reply| ShardMsg::Holds { asker, reply }).await
+    }
+
+    /// Which of these blocks the shard does not know.
+    ///
+    /// # Errors
+    /// Where the shard does not answer.
+    pub async fn lacking(&self, of: Coverage, timeout: Duration) -> Result<Coverage, ShardError> {
+        self.call(timeout, |reply| ShardMsg::Lacking { of, reply }).await
+    }
+
+    /// Takes the shard out of memory: it is others' now.
+    pub(crate) fn release(&self) {
+        self.cast(ShardMsg::Release);
+    }
+
+    /// Takes the shard into memory: it is this node's again.
+    pub(crate) fn restore(&self) {
+        self.cast(ShardMsg::Restore);
     }
 
     /// The shard as a query sees it.
@@ -148,10 +185,8 @@ impl ShardHandle {
 
     /// Notes repeated events again, whose flush did not come to pass.
     pub fn keep_duplicates(&self, bucket: BucketStart, by_site: BTreeMap<String, u64>) {
-        if let Station::Up(actor) = &*self.station.borrow() {
-            // A shard that is restarting forgets them, as it does others that are not flushed.
-            let _ = actor.cast(ShardMsg::KeepDuplicates { bucket, by_site });
-        }
+        // A shard that is restarting forgets them, as it does others that are not flushed.
+        self.cast(ShardMsg::KeepDuplicates { bucket, by_site });
     }
 
     /// Takes buckets out of memory.
@@ -179,8 +214,12 @@ impl ShardHandle {
     /// Makes the shard fail, as a defect would.
     #[cfg(test)]
     pub(crate) fn panic(&self) {
+        self.cast(ShardMsg::Panic);
+    }
+
+    fn cast(&self, message: ShardMsg) {
         if let Station::Up(actor) = &*self.station.borrow() {
-            let _ = actor.cast(ShardMsg::Panic);
+            let _ = actor.cast(message);
         }
     }
 

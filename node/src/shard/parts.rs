@@ -2,6 +2,8 @@
 
 use crate::committed::Committed;
 use crate::metrics::NodeMeter;
+use crate::owners::Owners;
+use crate::planted::Planted;
 use crate::remembered::Remembered;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -20,6 +22,10 @@ pub struct ShardParts {
     pub remembered: Vec<Remembered>,
     /// What is committed, as far as the node knows by now. Not to know a commit costs work, never a wrong number.
     pub committed: watch::Receiver<Arc<Committed>>,
+    /// Who owns what at the moment.
+    pub(crate) owners: watch::Receiver<Arc<Owners>>,
+    /// The node's defect, in a simulation that has to find it.
+    pub planted: Planted,
     /// Shards that are rebuilt at a time: one per core.
     pub rebuilding: Semaphore,
     /// Buckets that were evicted while only the journal has them, in all shards. Too many after a shard failed, never too few.

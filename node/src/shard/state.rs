@@ -13,6 +13,7 @@ use super::actor::{Eviction, Flushing, OpenPass, Receipts, ShardView, Usage};
 use super::parts::ShardParts;
 use crate::admission::Permit;
 use crate::committed::Committed;
+use crate::planted::Bug;
 use crate::query::Question;
 use crate::rebuild::{rebuilt, uncovered, wait_for_journal};
 use crate::shard::ApplyError;
@@ -25,13 +26,16 @@ use tidemark_proto::v1;
 use tidemark_rollup::block::BlockId;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::census::Census;
+use tidemark_rollup::coverage::Coverage;
 use tidemark_rollup::event::GRACE;
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::scan::{
     DimensionOfBucket, DistinctCounts, Scanned, needs, scan_all, scan_order_uncut, scan_winners, take_census,
 };
 use tidemark_rollup::shard::{Applied, Relation, Shard};
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::BucketStart;
+use tidemark_shell::work;
 
 pub(super) struct State {
     shard: Shard,
@@ -44,21 +48,37 @@ pub(super) struct State {
     lost: Arc<AtomicU64>,
     /// How many of these are counted no more.
     dropped: u64,
+    /// The shard is others': what comes in is journaled, and not kept in memory.
+    is_released: bool,
 }
 
 impl State {
     pub(super) fn new(id: ShardId, parts: Arc<ShardParts>) -> Self {
         let shard = Shard::new(id, parts.rules.clone());
-        Self { shard, parts, in_journal: BTreeSet::new(), evicted_at: 0, lost: Arc::default(), dropped: 0 }
+        Self {
+            shard,
+            parts,
+            in_journal: BTreeSet::new(),
+            evicted_at: 0,
+            lost: Arc::default(),
+            dropped: 0,
+            is_released: false,
+        }
     }
 
     /// Counts a block at once and replies when the journal has it: many blocks share one write.
     pub(super) fn apply(
         &mut self,
         block: v1::Block,
+        writers: Option<Arc<[u64]>>,
         admitted: Permit,
         reply: RpcReplyPort<Result<Applied, ApplyError>>,
     ) {
+        let knows_all = |keys: Arc<[u64]>| self.parts.owners.borrow().are_all_among(self.shard.id(), &keys);
+        if !self.parts.planted.has(Bug::SkipOwnersCheck) && !writers.is_none_or(knows_all) {
+            let _ = reply.send(Err(ApplyError::OwnersDiffer));
+            return;
+        }
         // Asked first: what is counted and then cannot be kept makes the shard anew.
         if let Err(full) = self.parts.journal.usage().accepting {
             let _ = reply.send(Err(ApplyError::Journal(full.into())));
@@ -69,12 +89,20 @@ impl State {
             Ok((id, applied)) => {
                 let lost = Arc::clone(&self.lost);
                 let buckets = applied.buckets.clone();
+                let mut reply = Some(reply);
+                if self.parts.planted.has(Bug::AcknowledgeBeforeJournal)
+                    && let Some(reply) = reply.take()
+                {
+                    let _ = reply.send(Ok(applied.clone()));
+                }
                 let done = move |kept: Result<(), tidemark_journal::AppendError>| {
                     if kept.is_err() {
                         // Before the reply: the sender's next copy must find the shard made anew.
                         lost.fetch_add(1, Ordering::SeqCst);
                     }
-                    let _ = reply.send(kept.map(|()| applied).map_err(ApplyError::Journal));
+                    if let Some(reply) = reply {
+                        let _ = reply.send(kept.map(|()| applied).map_err(ApplyError::Journal));
+                    }
                     drop(admitted);
                 };
                 self.parts.remembered(id.shard).note_appended(id);
@@ -93,7 +121,8 @@ impl State {
         let applied = self.shard.apply(block);
         remembered.end();
         let mut applied = applied?;
-        for start in applied.buckets.iter().filter(|start| self.in_journal.contains(start)) {
+        let is_elsewhere = |start: &&BucketStart| self.is_released || self.in_journal.contains(start);
+        for start in applied.buckets.iter().filter(is_elsewhere) {
             self.shard.forget(*start);
         }
         if applied.repeated && self.is_committed(id, &applied.buckets) {
@@ -112,6 +141,48 @@ impl State {
         buckets.iter().all(covers)
     }
 
+    /// Tells which blocks the journal has, when it has all that were counted.
+    pub(super) fn holds(&self, asker: Option<NodeId>, reply: RpcReplyPort<Option<Coverage>>) {
+        let id = self.shard.id();
+        let is_owner = |asker: &NodeId| self.parts.owners.borrow().placement.is_writer(id, asker);
+        if asker.as_ref().is_some_and(|asker| !is_owner(asker)) {
+            let _ = reply.send(None);
+            return;
+        }
+        let journal = self.parts.journal.clone();
+        let tell = move || {
+            let mut held = Coverage::default();
+            for entry in journal.blocks(id) {
+                held.insert(entry.id.producer, entry.id.seq);
+            }
+            let _ = reply.send(Some(held));
+        };
+        match self.parts.remembered(id).last_appended() {
+            Some(last) => self.parts.journal.barrier(last, Box::new(move |_| tell())),
+            None => tell(),
+        }
+    }
+
+    pub(super) fn lacking(&self, of: &Coverage) -> Coverage {
+        of.without(self.shard.coverage())
+    }
+
+    /// Takes all buckets out of memory. Their blocks stay known, and in the journal until commits cover them.
+    pub(super) fn release(&mut self) {
+        self.is_released = true;
+        let starts: Vec<BucketStart> = self.shard.buckets().map(|bucket| bucket.start()).collect();
+        starts.into_iter().for_each(|start| _ = self.shard.forget(start));
+        self.parts.in_journal.fetch_sub(self.in_journal.len(), Ordering::Relaxed);
+        self.in_journal.clear();
+    }
+
+    /// Takes the shard into memory again.
+    pub(super) async fn restore(&mut self) {
+        if std::mem::take(&mut self.is_released) {
+            self.rebuild().await;
+        }
+    }
+
     /// Makes the shard from the journal and from what it knows of commits.
     pub(super) async fn rebuild(&mut self) {
         let id = self.shard.id();
@@ -122,14 +193,14 @@ impl State {
         }
         self.parts.in_journal.fetch_sub(self.in_journal.len(), Ordering::Relaxed);
         self.in_journal.clear();
-        // The semaphore is never closed.
-        let _turn = self.parts.rebuilding.acquire().await;
         let parts = Arc::clone(&self.parts);
-        let rebuilding = tokio::task::spawn_blocking(move || rebuilt(id, &parts));
-        match rebuilding.await {
-            Ok(shard) => self.shard = shard,
-            // A block of the journal makes it fail: fail as well, so that the block is set aside.
-            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        // The semaphore is never closed.
+        let _turn = parts.rebuilding.acquire().await;
+        let parts = Arc::clone(&self.parts);
+        // A block of the journal may make it fail: then this fails as well, and the block is set aside.
+        self.shard = work::run(move || rebuilt(id, &parts)).await;
+        if self.is_released {
+            self.release();
         }
     }
 
