@@ -170,7 +170,8 @@ mod tests {
     async fn what_is_enough_is_not_waited_beyond() {
         let calls = (0..2).map(|call| async move { if call == 1 { pending().await } else { Ok(call) } });
         let start = Instant::now();
-        let replies = ask_all(calls, Deadline::after(Duration::from_secs(1)), |replies| replies[0].is_some()).await;
+        let replies =
+            ask_all(calls, Deadline::after(Duration::from_secs(1)), |replies| replies[0].is_some()).await;
         assert!(replies[0].is_ok() && replies[1].is_err());
         assert_eq!(start.elapsed(), Duration::ZERO);
     }

@@ -47,7 +47,6 @@ mod service;
 mod sites;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 pub use config::{ConfigError, CoordinatorConfig};
 pub use json::answer_to_json;

@@ -5,7 +5,6 @@
 //! them (`query`, `posts`, `sites`, `readiness`).
 
 use crate::plan::Plan;
-use crate::wire::Wire;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_proto::MAX_MEMBER_MESSAGE_BYTES;
@@ -14,7 +13,7 @@ use tidemark_proto::v1::ingest_client::IngestClient;
 use tidemark_rollup::member::View;
 use tidemark_rollup::placement::Replication;
 use tidemark_rollup::sharding::ShardCount;
-use tidemark_shell::link::{AddressError, Connect, Links};
+use tidemark_shell::link::{AddressError, Connect, Link, Links};
 use tokio::sync::watch;
 
 /// The nodes, and connections to them.
@@ -58,17 +57,17 @@ impl Peers {
     }
 
     /// The connection to this address; opened at the first call over it, and again after it broke.
-    pub(crate) fn wire(&self, address: &str) -> Result<Wire, AddressError> {
-        Ok(Wire(self.links.to(address)?))
+    pub(crate) fn link(&self, address: &str) -> Result<Link, AddressError> {
+        self.links.to(address)
     }
 
-    pub(crate) fn cluster(&self, address: &str) -> Result<ClusterClient<Wire>, AddressError> {
-        let client = ClusterClient::new(self.wire(address)?);
+    pub(crate) fn cluster(&self, address: &str) -> Result<ClusterClient<Link>, AddressError> {
+        let client = ClusterClient::new(self.link(address)?);
         Ok(client.max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES))
     }
 
-    pub(crate) fn ingest(&self, address: &str) -> Result<IngestClient<Wire>, AddressError> {
-        Ok(IngestClient::new(self.wire(address)?))
+    pub(crate) fn ingest(&self, address: &str) -> Result<IngestClient<Link>, AddressError> {
+        Ok(IngestClient::new(self.link(address)?))
     }
 }
 
@@ -93,9 +92,8 @@ mod tests {
     use tidemark_shell::link::Tcp;
 
     fn view(addresses: &[&str]) -> Arc<View> {
-        let member = |(at, address): (usize, &&str)| {
-            Member::node(NodeId::new(format!("n{at}")).unwrap(), *address)
-        };
+        let member =
+            |(at, address): (usize, &&str)| Member::node(NodeId::new(format!("n{at}")).unwrap(), *address);
         Arc::new(View::new(addresses.iter().enumerate().map(member).collect()).unwrap())
     }
 
@@ -106,7 +104,7 @@ mod tests {
         let before = peers.plan();
         assert!(Arc::ptr_eq(&before, &peers.plan()));
         for address in ["a:1", "b:1", "a:1"] {
-            peers.wire(address).unwrap();
+            peers.link(address).unwrap();
         }
         assert_eq!(peers.links.count(), 2);
 

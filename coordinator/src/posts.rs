@@ -227,9 +227,8 @@ mod tests {
             member("e"),
         ]);
         let view = view.unwrap();
-        let names = |first| -> Vec<String> {
-            turns(&view, first).iter().map(|node| node.id.to_string()).collect()
-        };
+        let names =
+            |first| -> Vec<String> { turns(&view, first).iter().map(|node| node.id.to_string()).collect() };
         assert_eq!(names(0), ["d", "e", "b", "a"]);
         assert_eq!(names(3), ["e", "d", "b", "a"]);
         assert!(turns(&View::default(), 1).is_empty());

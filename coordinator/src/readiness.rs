@@ -87,7 +87,7 @@ impl Readiness {
 }
 
 async fn probe_node(peers: &Peers, node: &Peer) -> Result<(), Failure> {
-    let mut client = HealthClient::new(peers.wire(&node.address)?);
+    let mut client = HealthClient::new(peers.link(&node.address)?);
     let reply = client.check(HealthCheckRequest::default()).await?.into_inner();
     match reply.status() {
         ServingStatus::Serving => Ok(()),

@@ -133,11 +133,7 @@ impl Asking {
         Self::of(plan, shards.iter().map(|(&shard, peer)| (shard, Some(Arc::clone(peer)))), waiting)
     }
 
-    fn of(
-        plan: &Plan,
-        shards: impl Iterator<Item = (u32, Option<Arc<Peer>>)>,
-        waiting: Waiting,
-    ) -> Self {
+    fn of(plan: &Plan, shards: impl Iterator<Item = (u32, Option<Arc<Peer>>)>, waiting: Waiting) -> Self {
         let shards = shards.map(|(shard, preferred)| (shard, Shard { preferred, ..Shard::default() }));
         let mut asking = Self {
             waiting,
@@ -155,7 +151,8 @@ impl Asking {
     /// From now on, this is the plan. What is under way goes on.
     pub(super) fn follow(&mut self, plan: &Plan) {
         for (&number, shard) in &mut self.shards {
-            let others = plan.readers(number).iter().filter(|reader| shard.preferred.as_ref() != Some(reader));
+            let others =
+                plan.readers(number).iter().filter(|reader| shard.preferred.as_ref() != Some(reader));
             shard.readers = shard.preferred.iter().chain(others).cloned().collect();
         }
     }
@@ -308,7 +305,8 @@ impl Asking {
         if let Some(refusal) = self.refusals.values().find(|refusal| refusal.is_too_many_rows()) {
             return Some(refusal);
         }
-        let is_exhausted = |shard: &Shard| shard.in_flight.is_empty() && shard.next_reader(&self.requests).is_none();
+        let is_exhausted =
+            |shard: &Shard| shard.in_flight.is_empty() && shard.next_reader(&self.requests).is_none();
         let by_all = !self.is_taken_up && self.shards.values().all(is_exhausted);
         self.refusals.values().next().filter(|_| by_all)
     }
@@ -326,9 +324,7 @@ impl Asking {
             (Some(request), last) if last.is_none() || request.hedge_at <= now => {
                 Lost::Silent { peer: Arc::clone(&request.peer) }
             }
-            (_, Some((peer, reason))) => {
-                Lost::Failed { peer: Arc::clone(peer), reason: Arc::clone(reason) }
-            }
+            (_, Some((peer, reason))) => Lost::Failed { peer: Arc::clone(peer), reason: Arc::clone(reason) },
             (_, None) => Lost::NoReader,
         }
     }
@@ -342,7 +338,8 @@ impl Asking {
 impl Shard {
     /// The first reader that is not being asked, and has not failed.
     fn next_reader(&self, requests: &[Request]) -> Option<&Arc<Peer>> {
-        let is_being_asked = |reader: &Peer| self.in_flight.iter().any(|call| *requests[call.0].peer == *reader);
+        let is_being_asked =
+            |reader: &Peer| self.in_flight.iter().any(|call| *requests[call.0].peer == *reader);
         self.readers.iter().find(|reader| !self.tried.contains(reader) && !is_being_asked(reader))
     }
 

@@ -23,7 +23,9 @@ pub(super) fn shards(plan: &Plan, lost: &BTreeMap<u32, Lost>, deadline: Deadline
     lost.values().for_each(|lost| *counts.entry(lost).or_default() += 1);
     let entry = |(lost, count): (&Lost, usize)| {
         let (node, reason) = match lost {
-            Lost::NoReader if plan.view().nodes().next().is_none() => ("no node".to_owned(), NO_NODES.to_owned()),
+            Lost::NoReader if plan.view().nodes().next().is_none() => {
+                ("no node".to_owned(), NO_NODES.to_owned())
+            }
             Lost::NoReader => {
                 ("no node".to_owned(), format!("no node is ready to answer for {count} shards yet"))
             }

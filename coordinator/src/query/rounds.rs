@@ -78,9 +78,11 @@ impl Rounds<'_> {
         let mut folds = Vec::new();
         for asked in contested.chunks(limit::census_size(self.limit)) {
             let census = self.census_round(asked, &agreeing).await;
-            agreeing = census.replies.iter().flat_map(|reply| {
-                reply.answered.iter().map(|&shard| (shard, Arc::clone(&reply.peer)))
-            }).collect();
+            agreeing = census
+                .replies
+                .iter()
+                .flat_map(|reply| reply.answered.iter().map(|&shard| (shard, Arc::clone(&reply.peer))))
+                .collect();
             gathered.lost.extend(census.lost);
             folds.extend(self.folds(asked, census.replies).await);
         }
@@ -126,7 +128,11 @@ impl Rounds<'_> {
     }
 
     /// The cuts that follow from censuses.
-    async fn folds(&self, asked: &[v1::DimensionOfBucket], censuses: Vec<Reply<Vec<Census>>>) -> Vec<v1::Fold> {
+    async fn folds(
+        &self,
+        asked: &[v1::DimensionOfBucket],
+        censuses: Vec<Reply<Vec<Census>>>,
+    ) -> Vec<v1::Fold> {
         let (asked, limit) = (asked.to_vec(), self.limit);
         // A census of many buckets is megabytes of hashes.
         work::run(move || {
@@ -149,11 +155,7 @@ impl Rounds<'_> {
         Waiting { hedge_after: self.pace.hedge_after(), until: deadline.at() }
     }
 
-    fn partial_of(
-        &self,
-        ask: &Ask,
-        folds: &[v1::Fold],
-    ) -> BoxFuture<'static, Result<Reply<Piece>, Failure>> {
+    fn partial_of(&self, ask: &Ask, folds: &[v1::Fold]) -> BoxFuture<'static, Result<Reply<Piece>, Failure>> {
         let client = self.peers.cluster(&ask.peer.address);
         let request = self.deadline.request(v1::PartialRequest {
             query: Some(self.query.to_wire()),
@@ -171,7 +173,8 @@ impl Rounds<'_> {
                 return Err(Failure::new("answered for shards that it was not asked for"));
             }
             let partial = reply.partial.take().unwrap_or_default();
-            let partial = work::run(move || Partial::from_wire(partial, &query)).await.ok_or_else(unreadable)?;
+            let partial =
+                work::run(move || Partial::from_wire(partial, &query)).await.ok_or_else(unreadable)?;
             Ok(Reply { peer: ask.peer, answered: reply.answered.clone(), content: Piece { partial, reply } })
         }
         .boxed()

@@ -4,6 +4,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, future};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tidemark_proto::MAX_MEMBER_MESSAGE_BYTES;
 use tidemark_proto::v1;
 use tidemark_proto::v1::cluster_server::{Cluster, ClusterServer};
@@ -17,7 +18,6 @@ use tidemark_rollup::scan::{DimensionOfBucket, Folds, ScanContext, Scanned, scan
 use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::{BucketStart, EventTime};
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -209,10 +209,7 @@ impl Cluster for State {
         not_for_coordinators()
     }
 
-    async fn invite_pull(
-        &self,
-        _: Request<v1::InviteRequest>,
-    ) -> Result<Response<v1::InviteReply>, Status> {
+    async fn invite_pull(&self, _: Request<v1::InviteRequest>) -> Result<Response<v1::InviteReply>, Status> {
         not_for_coordinators()
     }
 
@@ -229,9 +226,7 @@ impl Cluster for State {
         let call = if request.folds.is_empty() { Call::Partial } else { Call::FoldedPartial };
         let reply = match self.enter(call).await? {
             Mood::Lacks(lacks) => self.partial(&request, &lacks),
-            Mood::Misses(missing_nodes) => {
-                v1::PartialReply { missing_nodes, ..self.partial(&request, &[]) }
-            }
+            Mood::Misses(missing_nodes) => v1::PartialReply { missing_nodes, ..self.partial(&request, &[]) },
             Mood::Garbles => v1::PartialReply {
                 partial: Some(v1::Partial { row_count: 7, ..v1::Partial::default() }),
                 answered: request.shards,

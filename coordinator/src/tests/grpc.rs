@@ -80,7 +80,8 @@ async fn health_and_reflection_answer() {
 #[tokio::test]
 async fn a_service_that_is_not_here_is_unimplemented() {
     let world = World::of(1).await;
-    let status = AdminClient::new(world.channel().await).members(v1::MembersRequest::default()).await.unwrap_err();
+    let status =
+        AdminClient::new(world.channel().await).members(v1::MembersRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented, "{status}");
 }
 

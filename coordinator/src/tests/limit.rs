@@ -76,6 +76,16 @@ async fn a_census_that_finds_no_more_than_the_limit_changes_nothing() {
 }
 
 #[tokio::test]
+async fn who_takes_no_part_in_a_census_is_missing_although_it_finds_nothing() {
+    let world = World::with(2, Vec::new(), small()).await;
+    world.feed(travels(8));
+    world.nodes[1].set_mood(Mood::HangsOn(Call::Census));
+    let facts = world.ask(&by_country()).await["facts"].take();
+    assert_eq!(facts["missing"][0]["shards"], world.shards_of(&world.nodes[1].member.id));
+    assert_eq!(facts["complete"], false);
+}
+
+#[tokio::test]
 async fn few_values_need_no_census() {
     let world = World::with(2, Vec::new(), small()).await;
     world.feed(travels(2));

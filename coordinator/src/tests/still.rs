@@ -41,9 +41,9 @@ impl Connect for Net {
             let router = net.lock().unwrap().get(&address).cloned();
             async move {
                 let Some(router) = router else {
-                    return Err(LinkError::from(io::Error::from(io::ErrorKind::ConnectionRefused)));
+                    return Err(LinkError::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
                 };
-                let reply = router.oneshot(request.map(Body::new)).await?;
+                let reply = router.oneshot(request.map(Body::new)).await.map_err(LinkError::new)?;
                 Ok(reply.map(tonic::body::Body::new))
             }
         })))

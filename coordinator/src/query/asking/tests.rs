@@ -316,7 +316,8 @@ impl Model {
 
     fn reply(&mut self, at: usize, mask: u64) {
         let ask = self.pending.swap_remove(at);
-        let answered: Vec<u32> = ask.shards.iter().copied().filter(|shard| mask & (1 << shard) != 0).collect();
+        let answered: Vec<u32> =
+            ask.shards.iter().copied().filter(|shard| mask & (1 << shard) != 0).collect();
         let before = self.counted().len();
         if let Verdict::Counts { instead_of } = self.asking.replied(ask.call, &answered) {
             for other in instead_of {
