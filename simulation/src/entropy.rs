@@ -48,7 +48,7 @@ fn fill_again(bytes: &mut [u8]) -> bool {
     reason = "there is no other way to give the standard library its randomness; tests only"
 )]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn getrandom(buffer: *mut u8, len: usize, flags: u32) -> isize {
+unsafe extern "C" fn getrandom(buffer: *mut u8, len: usize, flags: u32) -> isize {
     if len == 0 {
         return 0;
     }

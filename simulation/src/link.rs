@@ -72,7 +72,7 @@ impl Wire {
             None => answer.await,
             Some(deadline) => match tokio::time::timeout(deadline, answer).await {
                 Ok(answer) => answer,
-                Err(_) => Err(TimeoutExpired(()).into()),
+                Err(_) => Err(LinkError::new(TimeoutExpired(()))),
             },
         }
     }
@@ -82,16 +82,16 @@ impl Wire {
         // What stands for things in this process does not travel.
         head.extensions.clear();
         head.version = Version::HTTP_2;
-        head.uri = self.absolute(head.uri)?;
-        let connection = self.connected().await?;
-        let broken = || Status::unavailable("the connection broke");
+        head.uri = self.absolute(head.uri).map_err(LinkError::new)?;
+        let connection = self.connected().await.map_err(LinkError::new)?;
+        let broken = || LinkError::new(Status::unavailable("the connection broke"));
         let (call, mut inbox) = self.net.call(connection, head).ok_or_else(broken)?;
         let (net, process) = (Arc::clone(&self.net), self.process);
         let upload = tokio::spawn(body::send(body, move |piece| {
             net.send_piece(process, call, Direction::Up, piece);
         }));
         let keep = Pending { wire: self, call, upload: upload.abort_handle() };
-        let head = response(&mut inbox).await?;
+        let head = response(&mut inbox).await.map_err(LinkError::new)?;
         Ok(Response::from_parts(head, Body::new(Incoming::new(inbox, keep))))
     }
 

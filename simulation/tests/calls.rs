@@ -235,6 +235,7 @@ fn a_killed_client_breaks_its_calls_at_the_server() {
 #[test]
 fn a_pause_shorter_than_keep_alive_only_delays() {
     let (mut world, server, client, _) = two(10);
+    world.run_for(Duration::from_millis(50));
     world.pause(server, Duration::from_secs(3));
     let (reply, took) = asked(&mut world, client);
     assert!(reply.is_ok());

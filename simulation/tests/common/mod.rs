@@ -18,17 +18,17 @@ use tidemark_simulation::HostContext;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Where the service is.
-pub const PORT: u16 = 7000;
+pub(crate) const PORT: u16 = 7000;
 
 /// What the toys count, over all starts.
 #[derive(Clone, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Handlers that began.
-    pub begun: Arc<AtomicU64>,
+    pub(crate) begun: Arc<AtomicU64>,
     /// Handlers and streams that were dropped or ended.
-    pub over: Arc<AtomicU64>,
+    pub(crate) over: Arc<AtomicU64>,
     /// Request streams that ended with an error.
-    pub broken: Arc<AtomicU64>,
+    pub(crate) broken: Arc<AtomicU64>,
 }
 
 /// Counts when it is dropped.
@@ -40,9 +40,9 @@ impl Drop for Over {
 }
 
 #[derive(Clone)]
-pub struct Toy {
-    pub name: String,
-    pub counts: Counts,
+pub(crate) struct Toy {
+    pub(crate) name: String,
+    pub(crate) counts: Counts,
 }
 
 #[tonic::async_trait]
@@ -113,7 +113,7 @@ impl Admin for Toy {
 }
 
 /// Serves the toy for ever.
-pub fn serve(counts: Counts) -> impl FnOnce(HostContext) -> futures::future::BoxFuture<'static, ()> {
+pub(crate) fn serve(counts: Counts) -> impl FnOnce(HostContext) -> futures::future::BoxFuture<'static, ()> {
     move |context| {
         Box::pin(async move {
             let toy = Toy { name: context.name().to_owned(), counts };
@@ -130,22 +130,22 @@ pub fn serve(counts: Counts) -> impl FnOnce(HostContext) -> futures::future::Box
 }
 
 /// Does nothing for ever.
-pub async fn idle(_: HostContext) {
+pub(crate) async fn idle(_: HostContext) {
     std::future::pending().await
 }
 
-pub fn link(context: &HostContext, server: &str) -> Link {
+pub(crate) fn link(context: &HostContext, server: &str) -> Link {
     context.connect().connect(&format!("{server}:{PORT}")).unwrap()
 }
 
-pub fn admin(link: &Link) -> AdminClient<Link> {
+pub(crate) fn admin(link: &Link) -> AdminClient<Link> {
     AdminClient::new(link.clone())
 }
 
-pub fn ingest(link: &Link) -> IngestClient<Link> {
+pub(crate) fn ingest(link: &Link) -> IngestClient<Link> {
     IngestClient::new(link.clone())
 }
 
-pub fn batch(seq: u64) -> EventBatch {
+pub(crate) fn batch(seq: u64) -> EventBatch {
     EventBatch { seq, ..EventBatch::default() }
 }
