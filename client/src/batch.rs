@@ -150,7 +150,6 @@ impl Batcher {
     /// Where what was waiting finds no room within the time; the producer is closed all the same, and the events that were not
     /// taken are in the error.
     pub async fn close(mut self, within: Duration) -> Result<Totals, (SendError, Totals)> {
-        self.config.wait = within;
         let started = Instant::now();
         let (now, events) = (self.clock.now(), std::mem::take(&mut self.waiting));
         let sent = match events.is_empty() {
@@ -164,11 +163,11 @@ impl Batcher {
     /// As [`Producer::flush`], after sending what is waiting.
     ///
     /// # Errors
-    /// As [`Producer::send`].
+    /// As [`Producer::send`]; what was not taken waits on.
     pub async fn flush(&mut self) -> Result<(), ClientError> {
-        let (events, now) = (std::mem::take(&mut self.waiting), self.clock.now());
-        self.due = None;
-        self.producer.send(events, now).await?;
-        self.producer.flush().await
+        match self.send().await {
+            Ok(_untold) => self.producer.flush().await,
+            Err(error) => Err(error.into()),
+        }
     }
 }

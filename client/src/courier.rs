@@ -11,7 +11,6 @@ use crate::line::{Epoch, Line, Report, Said};
 use crate::routes::Routes;
 use crate::spool::Spool;
 use crate::ticket::Outcome;
-use crate::wire::wire;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -218,7 +217,7 @@ impl Courier {
         if !self.lines.contains_key(address) {
             self.next_epoch += 1;
             let LineRules { links, capacity, timeout } = &self.rules;
-            let (link, reports) = (wire(links, address), self.reports.0.clone());
+            let (link, reports) = (links.to(address), self.reports.0.clone());
             let line = Line::open(link, Arc::clone(address), self.next_epoch, *capacity, *timeout, reports);
             self.lines.insert(Arc::clone(address), line);
         }

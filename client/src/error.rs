@@ -130,6 +130,20 @@ pub enum SendError {
     },
 }
 
+impl From<SendError> for ClientError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Batch { error, .. } => Self::Batch(error),
+            SendError::Full { blocks, waited, .. } => {
+                Self::Unacknowledged { blocks, waited, last: "there is no room for more".to_owned() }
+            }
+            SendError::Numbers { .. } | SendError::Ended { .. } => {
+                Self::Other { code: Code::Aborted, message: error.to_string() }
+            }
+        }
+    }
+}
+
 impl SendError {
     /// The events, which were not taken.
     pub fn into_events(self) -> Vec<v1::Event> {

@@ -29,7 +29,6 @@ mod spool;
 mod ticket;
 mod totals;
 mod watch;
-mod wire;
 
 pub use backoff::Backoff;
 pub use batch::{BatchConfig, Batcher};

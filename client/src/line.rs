@@ -4,12 +4,11 @@
 //! Does not own: which blocks go over it, and how long an acknowledgement may take (`desk`).
 
 use crate::error::root_cause;
-use crate::wire::Wire;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_proto::v1::ingest_client::IngestClient;
-use tidemark_shell::link::AddressError;
+use tidemark_shell::link::{AddressError, Link};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -43,7 +42,7 @@ pub(crate) struct Line {
 impl Line {
     /// Opens a line that holds up to `capacity` blocks which are not on the wire yet.
     pub(crate) fn open(
-        link: Result<Wire, AddressError>,
+        link: Result<Link, AddressError>,
         address: Arc<str>,
         epoch: Epoch,
         capacity: usize,
@@ -83,7 +82,7 @@ impl Teller {
 }
 
 /// Runs until the line breaks; tells why it did.
-async fn run(link: Wire, outgoing: mpsc::Receiver<v1::Block>, timeout: Duration, teller: &Teller) -> String {
+async fn run(link: Link, outgoing: mpsc::Receiver<v1::Block>, timeout: Duration, teller: &Teller) -> String {
     let mut client = IngestClient::new(link);
     let call = client.send_blocks(ReceiverStream::new(outgoing));
     let mut acks = match tokio::time::timeout(timeout, call).await {

@@ -219,21 +219,10 @@ impl Producer {
             return Ok(());
         }
         let within = self.config.retry_for;
-        match self.send_within(events, sealed_at, within).await {
-            Ok(_untold) => {}
-            Err(SendError::Batch { error, .. }) => return Err(error.into()),
-            Err(SendError::Full { blocks, waited, .. }) => {
-                let last = "there is no room for more".to_owned();
-                return Err(self.failure.take().unwrap_or(ClientError::Unacknowledged {
-                    blocks,
-                    waited,
-                    last,
-                }));
-            }
-            Err(error @ (SendError::Numbers { .. } | SendError::Ended { .. })) => {
-                let code = tonic::Code::Aborted;
-                return Err(ClientError::Other { code, message: error.to_string() });
-            }
+        if let Err(error) = self.send_within(events, sealed_at, within).await {
+            self.follow();
+            let none_lost = || error.into();
+            return Err(self.failure.take().unwrap_or_else(none_lost));
         }
         // So that who sends without a pause on a runtime of one thread lets the courier run.
         tokio::task::yield_now().await;

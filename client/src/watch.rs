@@ -6,7 +6,6 @@
 use crate::backoff::Backoff;
 use crate::error::{ClientError, root_cause};
 use crate::routes::Routes;
-use crate::wire::wire;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use std::sync::Arc;
@@ -131,7 +130,7 @@ impl Watcher {
     }
 
     async fn ask_in_time(&self, address: &str) -> Result<(v1::PlacementReply, Watched), String> {
-        let link = wire(&self.links, address).map_err(|error| error.to_string())?;
+        let link = self.links.to(address).map_err(|error| error.to_string())?;
         let mut client = AdminClient::new(link);
         let stream = match client.watch_placement(v1::PlacementRequest {}).await {
             Ok(stream) => Some(stream.into_inner()),
