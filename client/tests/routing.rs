@@ -1,6 +1,8 @@
 //! Where blocks go and what is told about them, with a cluster that behaves as it is told. Time is paused: what waits, waits
 //! for what it says it waits for.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::Arc;

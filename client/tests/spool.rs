@@ -1,5 +1,7 @@
 //! What is kept on disk while a cluster is away, and what becomes of it.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use proptest::prelude::*;

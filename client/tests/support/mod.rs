@@ -3,7 +3,7 @@
 //! Owns: nodes that count blocks by identity, each in a mood, and the placement they tell; over TCP, or within the process, where
 //! time may be paused.
 //! Does not own: what real nodes do.
-#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
