@@ -1,7 +1,8 @@
-//! What programs take from the system's randomness without being asked: keys of hash maps, the branches of `select!`.
+//! What programs take from the system's randomness without being asked: keys of hash maps.
 //!
 //! Owns: giving the same to a thread again and again.
-//! Does not own: seeds that are given to anybody.
+//! Does not own: seeds that are given to anybody; the branches of `tokio::select!`, which depend on how many runtimes the
+//! whole process made before (`biased` ones do not).
 
 use crate::random::Random;
 use std::cell::Cell;
@@ -13,7 +14,7 @@ thread_local! {
 }
 
 /// Runs a simulation on a thread of its own to which the system's randomness is a function of `seed` too, so that hash maps
-/// are iterated, and `select!` picks, in the same order each time.
+/// are iterated in the same order each time.
 ///
 /// # Panics
 /// Where `run` does.

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! What is a function of the seed is what hosts do with what they are given. Threads, sockets, `spawn_blocking` and the
-//! system's clock are not: nothing that is simulated may use them. Hash maps with random keys and `select!` draw from the
-//! system; see [`repeatable`].
+//! system's clock are not: nothing that is simulated may use them. Hash maps draw their keys from the system; [`repeatable`]
+//! sees to that. `tokio::select!` draws its branches in a way that nobody can see to: it has to say `biased`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
