@@ -33,6 +33,8 @@ pub(crate) enum Message {
     Refusal(Stranger),
     /// An answer to a refusal: the sender's facts, so that who refuses can say why.
     Facts(Stranger),
+    /// The receiver is suspected in this life; it should object with a number above this one.
+    Suspected { life: Incarnation, rumour: u16 },
     /// Which of these nodes have left for good?
     Missing(Vec<NodeId>),
     /// These have left for good.
@@ -71,6 +73,7 @@ impl Envelope {
             Message::Facts(stranger) => (4, stranger.encode()),
             Message::Missing(ids) => (5, bytes_of(&names(ids))),
             Message::Left(ids) => (6, bytes_of(&names(ids))),
+            Message::Suspected { life, rumour } => (7, bytes_of(&(life.0, rumour))),
         };
         [&self.fingerprint.to_le_bytes()[..], &[kind], &body].concat()
     }
@@ -94,6 +97,10 @@ impl Envelope {
             4 => Message::Facts(Stranger::decode(body)?),
             5 => Message::Missing(ids(body)?),
             6 => Message::Left(ids(body)?),
+            7 => {
+                let (life, rumour) = postcard::from_bytes(body).ok()?;
+                Message::Suspected { life: Incarnation(life), rumour }
+            }
             _ => return None,
         };
         Some(Self { fingerprint: u64::from_le_bytes(*fingerprint), message })
@@ -144,6 +151,7 @@ mod tests {
             Message::Facts(stranger()),
             Message::Missing(vec![id(&"n".repeat(64)); MAX_NAMES]),
             Message::Left(vec![]),
+            Message::Suspected { life: Incarnation(7), rumour: 3 },
         ]
     }
 

@@ -69,6 +69,7 @@ impl Protocol {
                     self.hear_of_namesake(&Namesake { incarnation, gossip, speaks: false, present: true }, now);
                 }
             }
+            Message::Suspected { life, rumour } => self.object(*life, *rumour, from, now),
             Message::Missing(ids) => self.answer_who_left(ids, from),
             Message::Left(ids) => {
                 for id in ids.iter().take(MAX_NAMES) {
@@ -124,11 +125,40 @@ impl Protocol {
         if self.is_outdated(&header.src) || self.course != Course::Here {
             return;
         }
+        self.tell_of_suspicion(&header);
         if let Err(error) = self.foca.handle_data(packet, &mut self.runtime) {
             tracing::debug!("a packet from {} came to nothing: {error}", header.src.id);
             self.count(Event::Dropped(Dropped::Rejected));
         }
         self.settle(now.instant);
+    }
+
+    /// Tells a member that speaks, and is suspected nevertheless, that it is. `foca` passes a suspicion on ten times and then no
+    /// more: where those are lost, with whatever made the member seem silent, it would be given up while it answers.
+    fn tell_of_suspicion(&mut self, header: &Header<Identity>) {
+        let suspected = |member: &&foca::Member<Identity>| {
+            member.id() == &header.src && member.state() == foca::State::Suspect
+        };
+        let rumour = self.foca.iter_members().find(suspected).map(foca::Member::incarnation);
+        if let Some(rumour) = rumour.filter(|rumour| header.src_incarnation <= *rumour) {
+            let life = header.src.incarnation;
+            self.send(header.src.gossip, Message::Suspected { life, rumour });
+        }
+    }
+
+    /// Objects to a suspicion: to some by gossip, and directly to the one who told of it.
+    fn object(&mut self, life: Incarnation, rumour: u16, from: SocketAddr, now: Now) {
+        let own = self.own().clone();
+        if life != own.incarnation {
+            return;
+        }
+        self.count(Event::Suspected);
+        let suspicion = foca::Member::new(own, rumour, foca::State::Suspect);
+        if let Err(error) = self.foca.apply_many([suspicion].into_iter(), true, &mut self.runtime) {
+            tracing::debug!("cannot object to a suspicion: {error}");
+        }
+        self.settle(now.instant);
+        self.announce_to(from);
     }
 
     /// Whether the sender has gone by a later identity; then it is told. `foca` would tell it to begin again, and it would, one

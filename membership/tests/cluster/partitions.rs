@@ -6,7 +6,7 @@ use std::time::Duration;
 #[tokio::test(start_paused = true)]
 async fn two_and_three_that_were_apart_for_a_minute_meet_again() {
     let mut times = Vec::new();
-    for seed in 0..100 {
+    for seed in 0..40 {
         let mut cluster = Cluster::empty(seed, if seed % 2 == 0 { FINE } else { ROUGH });
         for name in names(5) {
             cluster.start(&name, node(&name));
@@ -26,13 +26,13 @@ async fn two_and_three_that_were_apart_for_a_minute_meet_again() {
         assert!(cluster.agree() || seed % 2 == 1, "seed {seed} fell apart again: {:?}", cluster.all());
     }
     times.sort();
-    println!("2|3 apart for 60 s: whole again after {:?} (median), {:?} (most)", times[50], times[99]);
+    println!("2|3 apart for 60 s: whole again after {:?} (median), {:?} (most)", times[20], times[39]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_nodes_that_lost_each_other_meet_again_also_where_only_one_knows_a_seed() {
     let mut times = Vec::new();
-    for seed in 0..50 {
+    for seed in 0..20 {
         let mut cluster = Cluster::empty(seed, FINE);
         cluster.start("n0", node("n0").with_seeds(&[]));
         cluster.start("n1", node("n1").with_seeds(&["n0"]));
@@ -46,8 +46,8 @@ async fn two_nodes_that_lost_each_other_meet_again_also_where_only_one_knows_a_s
         times.push(took.unwrap_or_else(|| panic!("seed {seed} did not heal: {:?}", cluster.all())));
     }
     times.sort();
-    println!("1|1 apart for 60 s: whole again after {:?} (median), {:?} (most)", times[25], times[49]);
-    assert!(times[49] < Duration::from_secs(15));
+    println!("1|1 apart for 60 s: whole again after {:?} (median), {:?} (most)", times[10], times[19]);
+    assert!(times[19] < Duration::from_secs(15));
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +69,7 @@ async fn a_member_without_seeds_finds_those_it_remembers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_link_that_is_cut_in_one_direction_divides_nobody() {
-    for seed in 0..10 {
+    for seed in 0..4 {
         let cluster = Cluster::of(4, seed, FINE).await;
         cluster.net.cut(address("n1"), address("n2"));
         pass(60.0).await;
@@ -83,7 +83,7 @@ async fn a_link_that_is_cut_in_one_direction_divides_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn one_who_only_hears_and_is_not_heard_comes_back_when_it_is() {
-    for seed in 0..10 {
+    for seed in 0..4 {
         let cluster = Cluster::of(4, seed, FINE).await;
         for other in ["n0", "n2", "n3"] {
             cluster.net.cut(address("n1"), address(other));
