@@ -135,11 +135,18 @@ impl Posts {
             events: std::mem::take(&mut body.events),
         };
         let first = self.next_node.fetch_add(1, Ordering::Relaxed);
+        let mut last = None;
         loop {
             let turns = turns(self.peers.plan().view(), first);
             match self.send_in_turn(&turns, &batch, deadline).await {
                 // Members may agree in the next round, which may see other members.
-                Err(PostError::Refused(refusal)) if is_passing(&refusal) && deadline.left() > PAUSE => {}
+                Err(PostError::Refused(refusal)) if is_passing(&refusal) && deadline.left() > PAUSE => {
+                    last = Some(refusal);
+                }
+                // Some of it may be counted by those who went meanwhile.
+                Err(PostError::NoMembers) => {
+                    return Err(last.map_or(PostError::NoMembers, PostError::Refused));
+                }
                 outcome => return outcome,
             }
         }

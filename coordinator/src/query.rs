@@ -123,13 +123,12 @@ impl Queries {
         let query = Query::parse(question, &self.schema, self.clock.now())?;
         let permit = self.admit()?;
         let query = Arc::new(query);
-        let deadline = self.deadline(patience);
         let rounds = Rounds {
             peers: &self.peers,
             query: &query,
             shard_count: self.shard_count,
             limit: self.dimension_values,
-            deadline,
+            deadline: self.deadline(patience),
             pace: &self.pace,
             metrics: &self.metrics,
         };
@@ -139,7 +138,7 @@ impl Queries {
         let merging = work::run(move || {
             // The permit rides along: who asked may be gone, the work is not.
             let _permit = permit;
-            merge::answer(&plan, gathered, &query, deadline, clock.as_ref())
+            merge::answer(&plan, gathered, &query, clock.as_ref())
         });
         // A question that makes merging panic must not take down the connection, and the questions beside it.
         let merged = AssertUnwindSafe(merging).catch_unwind().await.map_err(|_| {

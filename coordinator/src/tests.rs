@@ -6,6 +6,7 @@ mod fake_node;
 mod grpc;
 mod http_client;
 mod limit;
+mod moods;
 mod owners;
 mod pages;
 mod queries;

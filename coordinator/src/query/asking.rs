@@ -70,8 +70,6 @@ pub(super) enum Lost {
     NoReader,
     /// This was the last thing that happened to it.
     Failed { peer: Arc<Peer>, reason: Arc<str> },
-    /// This node has not answered.
-    Silent { peer: Arc<Peer> },
 }
 
 /// How long is waited.
@@ -311,22 +309,21 @@ impl Asking {
         self.refusals.values().next().filter(|_| by_all)
     }
 
-    /// The shards that do not count, and why.
-    pub(super) fn lost(&self, now: Instant) -> BTreeMap<u32, Lost> {
+    /// The shards that do not count, and why; `silence` is what is said of a node that has not answered.
+    pub(super) fn lost(&self, now: Instant, silence: &Arc<str>) -> BTreeMap<u32, Lost> {
         let lost = self.shards.iter().filter(|(_, shard)| shard.counts_by.is_none());
-        lost.map(|(&number, shard)| (number, self.why_lost(shard, now))).collect()
+        lost.map(|(&number, shard)| (number, self.why_lost(shard, now, silence))).collect()
     }
 
-    fn why_lost(&self, shard: &Shard, now: Instant) -> Lost {
+    fn why_lost(&self, shard: &Shard, now: Instant, silence: &Arc<str>) -> Lost {
         let in_flight = shard.in_flight.first().map(|call| &self.requests[call.0]);
-        match (in_flight, &shard.last) {
+        let (peer, reason) = match (in_flight, &shard.last) {
             // Who was asked again at the very end has had no time: what happened before says more.
-            (Some(request), last) if last.is_none() || request.hedge_at <= now => {
-                Lost::Silent { peer: Arc::clone(&request.peer) }
-            }
-            (_, Some((peer, reason))) => Lost::Failed { peer: Arc::clone(peer), reason: Arc::clone(reason) },
-            (_, None) => Lost::NoReader,
-        }
+            (Some(request), last) if last.is_none() || request.hedge_at <= now => (&request.peer, silence),
+            (_, Some((peer, reason))) => (peer, reason),
+            (_, None) => return Lost::NoReader,
+        };
+        Lost::Failed { peer: Arc::clone(peer), reason: Arc::clone(reason) }
     }
 
     /// How long ago a request was made.

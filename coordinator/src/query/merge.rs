@@ -6,7 +6,6 @@
 
 use super::missing;
 use super::rounds::Gathered;
-use crate::fanout::Deadline;
 use crate::plan::Plan;
 use std::collections::BTreeSet;
 use tidemark_proto::v1;
@@ -20,7 +19,6 @@ pub(super) fn answer(
     plan: &Plan,
     gathered: Gathered,
     query: &Query,
-    deadline: Deadline,
     clock: &dyn Clock,
 ) -> Result<v1::Answer, TooManyRows> {
     let Gathered { pieces, lost } = gathered;
@@ -32,11 +30,13 @@ pub(super) fn answer(
         answered += piece.answered.len();
         away.extend(piece.content.reply.missing_nodes);
     }
+    let shards = answered + lost.len();
+    assert_eq!(shards, plan.shard_count() as usize, "every shard counts once, or is missing");
     // Read after the nodes did: their newest event may be younger than the question.
     let now = clock.now();
     let mut answer = answer::answer(merged.checked()?, query, now);
     let facts = answer.facts.get_or_insert_default();
-    let mut missing = missing::shards(plan, &lost, deadline);
+    let mut missing = missing::shards(plan, &lost);
     missing.extend(missing::members(plan, &away, query, now));
     missing.append(&mut facts.missing);
     facts.complete = missing.is_empty();

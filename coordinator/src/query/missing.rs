@@ -4,7 +4,6 @@
 //! Does not own: which shards those are (`asking`), gaps in history (the nodes find them).
 
 use super::asking::Lost;
-use crate::fanout::Deadline;
 use crate::plan::{NO_NODES, Plan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use tidemark_rollup::time::EventTime;
 const UNCOMMITTED: Duration = DEFAULT_ACCEPT_LATE;
 
 /// An entry per node and reason.
-pub(super) fn shards(plan: &Plan, lost: &BTreeMap<u32, Lost>, deadline: Deadline) -> Vec<v1::Missing> {
+pub(super) fn shards(plan: &Plan, lost: &BTreeMap<u32, Lost>) -> Vec<v1::Missing> {
     let mut counts: BTreeMap<&Lost, usize> = BTreeMap::new();
     lost.values().for_each(|lost| *counts.entry(lost).or_default() += 1);
     let entry = |(lost, count): (&Lost, usize)| {
@@ -30,7 +29,6 @@ pub(super) fn shards(plan: &Plan, lost: &BTreeMap<u32, Lost>, deadline: Deadline
                 ("no node".to_owned(), format!("no node is ready to answer for {count} shards yet"))
             }
             Lost::Failed { peer, reason } => (peer.to_string(), reason.to_string()),
-            Lost::Silent { peer } => (peer.to_string(), deadline.failure().reason),
         };
         plan.missing(node, count, reason)
     };

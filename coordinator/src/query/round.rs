@@ -4,10 +4,10 @@
 //! Does not own: whom to ask and which replies count (`asking`), what is asked (`rounds`).
 
 use super::asking::{Ask, Asking, Call, Lost, Verdict, Why};
-use crate::fanout::{Failure, Refusal};
+use crate::fanout::{Deadline, Failure, Refusal};
 use crate::metrics::CoordinatorMetrics;
 use crate::peers::{Changes, Peers};
-use crate::plan::Peer;
+use crate::plan::{Peer, Plan};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
@@ -24,7 +24,7 @@ pub(super) struct Reply<T> {
     pub(super) content: T,
 }
 
-/// What became of a request, and how long it took.
+/// What became of a request.
 type Outcome<T> = (Call, Result<Reply<T>, Failure>);
 
 /// A round under way.
@@ -58,12 +58,20 @@ where
     T: Send + 'static,
     M: Fn(&Ask) -> BoxFuture<'static, Result<Reply<T>, Failure>>,
 {
-    pub(super) fn new(asking: Asking, peers: &'a Peers, metrics: &'a CoordinatorMetrics, make: M) -> Self {
+    /// A round that asks as `asking` has it under the plan of now.
+    pub(super) fn new(
+        peers: &'a Peers,
+        metrics: &'a CoordinatorMetrics,
+        asking: impl FnOnce(&Plan) -> Asking,
+        make: M,
+    ) -> Self {
+        // Before the plan, so that no change gets lost between the two.
+        let changes = peers.changes();
         Self {
-            asking,
+            asking: asking(&peers.plan()),
             make,
             peers,
-            changes: peers.changes(),
+            changes,
             metrics,
             pending: FuturesUnordered::new(),
             counting: BTreeMap::new(),
@@ -102,10 +110,12 @@ where
         self.counting.values()
     }
 
-    /// Gives up on what is not there.
-    pub(super) fn finish(self) -> Ended<T> {
+    /// Gives up on what is not there, because `deadline` is over or everything is there.
+    pub(super) fn finish(self, deadline: Deadline) -> Ended<T> {
+        let silence: Arc<str> = deadline.failure().reason.into();
+        let lost = self.asking.lost(Instant::now(), &silence);
         Ended {
-            lost: self.asking.lost(Instant::now()),
+            lost,
             refusal: self.asking.refusal().cloned(),
             replies: self.counting.into_values().collect(),
             took: self.took,

@@ -21,7 +21,7 @@ use super::{AskError, Deadline};
 use crate::fanout::{Failure, Refusal};
 use crate::metrics::CoordinatorMetrics;
 use crate::peers::Peers;
-use crate::plan::Peer;
+use crate::plan::{Peer, Plan};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -98,14 +98,15 @@ impl Rounds<'_> {
     /// Waits for all shards until the deadline; but only half of that time, where those that answered have to be asked again
     /// anyway. Otherwise one that nobody answers for would take the others' parts with it.
     async fn first_round(&self) -> Ended<Piece> {
-        let asking = Asking::all(&self.peers.plan(), self.waiting(self.deadline));
+        let asking = |plan: &Plan| Asking::all(plan, self.waiting(self.deadline));
         let half = self.deadline.half();
-        let mut round = Round::new(asking, self.peers, self.metrics, |ask| self.partial_of(ask, &[]));
+        let mut round = Round::new(self.peers, self.metrics, asking, |ask| self.partial_of(ask, &[]));
         round.until(half.at()).await;
-        if round.is_over() || self.contested(round.replies()).is_empty() {
-            round.until(self.deadline.at()).await;
+        if !round.is_over() && !self.contested(round.replies()).is_empty() {
+            return round.finish(half);
         }
-        round.finish()
+        round.until(self.deadline.at()).await;
+        round.finish(self.deadline)
     }
 
     fn contested<'a>(&self, pieces: impl Iterator<Item = &'a Reply<Piece>>) -> Vec<v1::DimensionOfBucket> {
@@ -121,10 +122,10 @@ impl Rounds<'_> {
     ) -> Ended<Vec<Census>> {
         // Shards that nobody answers for must leave the others the time for the last round.
         let half = self.deadline.half();
-        let asking = Asking::again(&self.peers.plan(), of, self.waiting(half));
-        let mut round = Round::new(asking, self.peers, self.metrics, |ask| self.census_of(ask, asked, half));
+        let asking = |plan: &Plan| Asking::again(plan, of, self.waiting(half));
+        let mut round = Round::new(self.peers, self.metrics, asking, |ask| self.census_of(ask, asked, half));
         round.until(half.at()).await;
-        round.finish()
+        round.finish(half)
     }
 
     /// The cuts that follow from censuses.
@@ -145,10 +146,10 @@ impl Rounds<'_> {
 
     /// Asks for parts once more, with cuts.
     async fn again(&self, folds: &[v1::Fold], of: &BTreeMap<u32, Arc<Peer>>) -> Result<Gathered, AskError> {
-        let asking = Asking::again(&self.peers.plan(), of, self.waiting(self.deadline));
-        let mut round = Round::new(asking, self.peers, self.metrics, |ask| self.partial_of(ask, folds));
+        let asking = |plan: &Plan| Asking::again(plan, of, self.waiting(self.deadline));
+        let mut round = Round::new(self.peers, self.metrics, asking, |ask| self.partial_of(ask, folds));
         round.until(self.deadline.at()).await;
-        gathered(round.finish())
+        gathered(round.finish(self.deadline))
     }
 
     fn waiting(&self, deadline: Deadline) -> Waiting {

@@ -32,6 +32,10 @@ fn shards_of<'a>(asks: impl IntoIterator<Item = &'a Ask>) -> Vec<u32> {
     shards
 }
 
+fn lost(asking: &Asking, now: Instant) -> BTreeMap<u32, Lost> {
+    asking.lost(now, &"silent".into())
+}
+
 fn counts() -> Verdict {
     Verdict::Counts { instead_of: Vec::new() }
 }
@@ -48,7 +52,7 @@ fn the_first_reader_of_each_shard_is_asked_in_one_request_per_node() {
         assert_eq!(ask.why, Why::First);
         assert_eq!(asking.replied(ask.call, &ask.shards), counts());
     }
-    assert!(asking.is_complete() && asking.lost(now).is_empty());
+    assert!(asking.is_complete() && lost(&asking, now).is_empty());
 }
 
 #[test]
@@ -146,7 +150,7 @@ fn a_reply_that_overlaps_counts_only_where_more_shards_count_with_it() {
     let instead = Verdict::Counts { instead_of: vec![first.call] };
     assert_eq!(asking.replied(slow.call, &slow.shards), instead);
     assert_eq!(asking.replied(second.call, &second.shards), Verdict::Dropped);
-    assert!(slow.shards.iter().all(|shard| !asking.lost(now).contains_key(shard)));
+    assert!(slow.shards.iter().all(|shard| !lost(&asking, now).contains_key(shard)));
 }
 
 #[test]
@@ -186,7 +190,7 @@ fn a_node_that_just_became_a_reader_is_asked_at_once() {
 fn shards_without_a_reader_wait_for_one() {
     let (mut asking, now) = asking(&plan(&[], 4, 2));
     assert_eq!((asking.step(now), asking.wake_at(now)), (Vec::new(), None));
-    assert_eq!(asking.lost(now)[&3], Lost::NoReader);
+    assert_eq!(lost(&asking, now)[&3], Lost::NoReader);
     asking.follow(&plan(&[7], 4, 2));
     assert_eq!(shards_of(&asking.step(now)), [0, 1, 2, 3]);
     assert!(!NO_NODES.is_empty());
@@ -234,14 +238,15 @@ fn what_is_lost_says_what_happened_last() {
     let (first, second) = (&plan.readers(0)[0], &plan.readers(0)[1]);
     let (mut asking, now) = asking(&plan);
     let ask = asking.step(now).remove(0);
-    assert_eq!(asking.lost(now)[&0], Lost::Silent { peer: Arc::clone(first) });
+    let failed =
+        |peer: &Arc<Peer>, reason: &str| Lost::Failed { peer: Arc::clone(peer), reason: reason.into() };
+    assert_eq!(lost(&asking, now)[&0], failed(first, "silent"));
     asking.failed(ask.call, gone());
     let next = asking.step(now).remove(0);
-    let reason: Arc<str> = "gone".into();
-    assert_eq!(asking.lost(now)[&0], Lost::Failed { peer: Arc::clone(first), reason });
-    assert_eq!(asking.lost(now + 100 * MS)[&0], Lost::Silent { peer: Arc::clone(second) });
+    assert_eq!(lost(&asking, now)[&0], failed(first, "gone"));
+    assert_eq!(lost(&asking, now + 100 * MS)[&0], failed(second, "silent"));
     asking.replied(next.call, &[]);
-    let Lost::Failed { peer, reason } = asking.lost(now).remove(&0).unwrap() else { panic!() };
+    let Lost::Failed { peer, reason } = lost(&asking, now).remove(&0).unwrap() else { panic!() };
     assert_eq!(&peer, second);
     assert!(reason.contains("not ready"), "{reason}");
 }
@@ -307,7 +312,7 @@ impl Model {
             self.pending.push(ask);
         }
         assert!(self.asking.wake_at(self.now).is_none_or(|at| at > self.now), "would spin");
-        let lost: BTreeSet<u32> = self.asking.lost(self.now).into_keys().collect();
+        let lost: BTreeSet<u32> = lost(&self.asking, self.now).into_keys().collect();
         let counted = self.counted();
         assert!(lost.is_disjoint(&counted));
         assert_eq!(lost.len() + counted.len(), self.plan.shards().count());
@@ -382,6 +387,6 @@ proptest! {
                 shard.in_flight.iter().any(|call| model.asking.requests[call.0].peer == *reader)
             })
         };
-        prop_assert!(model.asking.lost(model.now).keys().all(hang));
+        prop_assert!(lost(&model.asking, model.now).keys().all(hang));
     }
 }
