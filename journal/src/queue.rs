@@ -120,6 +120,7 @@ impl Queue {
     }
 
     /// Takes all that is queued, without waiting.
+    #[cfg(feature = "test-util")]
     pub(crate) fn take_now(&self) -> Work {
         self.lock().take()
     }

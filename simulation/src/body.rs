@@ -3,7 +3,8 @@
 //! Owns: an inbox as a body, and a body as pieces.
 //! Does not own: the way between (`net/connection`).
 
-use crate::net::connection::{Inbox, Piece};
+use crate::net::connection::Inbox;
+use crate::net::piece::Piece;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use std::future::poll_fn;

@@ -7,7 +7,8 @@
 //! (`grpc-timeout`) fails when that is over; a response that is dropped cancels its call.
 
 use crate::body::{self, Incoming};
-use crate::net::connection::{CallAddress, ConnectionId, Direction, Inbox, Piece};
+use crate::net::connection::{CallAddress, ConnectionId, Direction, Inbox};
+use crate::net::piece::Piece;
 use crate::net::{Net, Process};
 use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
@@ -117,7 +118,7 @@ impl Wire {
             Ok(Ok(true)) => Ok(id),
             Ok(Ok(false) | Err(_)) => Err(failed("refused")),
             Err(_) => {
-                self.net.disconnect(id);
+                self.net.disconnect(self.process, id);
                 Err(failed("timed out"))
             }
         }
@@ -127,7 +128,7 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if let Some(connection) = *self.connection.get_mut() {
-            self.net.disconnect(connection);
+            self.net.disconnect(self.process, connection);
         }
     }
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod datagram;
+pub(crate) mod piece;
 
 use crate::random::Random;
 use crate::time::Time;

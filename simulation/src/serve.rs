@@ -5,7 +5,8 @@
 
 use crate::body::{self, Incoming};
 use crate::link::never;
-use crate::net::connection::{Arrived, CallAddress, Direction, Piece};
+use crate::net::connection::{Arrived, CallAddress, Direction};
+use crate::net::piece::Piece;
 use crate::net::{Net, Process};
 use axum::Router;
 use http::Request;

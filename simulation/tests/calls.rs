@@ -233,6 +233,43 @@ fn a_killed_client_breaks_its_calls_at_the_server() {
 }
 
 #[test]
+fn a_client_without_power_is_found_out_by_keep_alive() {
+    let (mut world, _, client, counts) = two(9);
+    let open = |context: HostContext| open_echo(link(&context, SERVER));
+    let open = world.call(client, LIMIT, open).unwrap();
+    world.lose_power(client);
+    world.run_for(Duration::from_millis(3800));
+    assert_eq!(counts.over.load(Ordering::Relaxed), 0);
+    world.run_for(Duration::from_millis(400));
+    assert_eq!(counts.over.load(Ordering::Relaxed), 1);
+    drop(open);
+}
+
+#[test]
+fn what_a_process_sent_before_it_ended_arrives() {
+    for seed in 0..20 {
+        let (mut world, server, client, _) = two(seed);
+        let last = |context: HostContext| async move {
+            let link = link(&context, "10.0.0.2");
+            admin(&link).members(MembersRequest::default()).await.is_ok()
+        };
+        let counts = Counts::default();
+        world.kill(client);
+        // It answers one call and is gone.
+        world.start(client, |context| async move {
+            let clock = context.clock();
+            tokio::spawn(serve(counts.clone())(context));
+            let asked = clock.now();
+            while counts.begun.load(Ordering::Relaxed) == 0 && clock.now() < asked.plus(LIMIT) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        world.run_for(Duration::from_millis(20));
+        assert_eq!(world.call(server, LIMIT, last), Some(true), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_pause_shorter_than_keep_alive_only_delays() {
     let (mut world, server, client, _) = two(10);
     world.run_for(Duration::from_millis(50));

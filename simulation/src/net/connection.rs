@@ -7,16 +7,13 @@
 //! for [`KEEP_ALIVE`] no piece could go there and back, and at once where the other end says that its process is gone.
 //! Nothing bounds what is on its way: there is no flow control.
 
+use super::piece::Piece;
 use super::{HostId, Message, Net, Process, State, Up};
-use bytes::Bytes;
-use http::HeaderMap;
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// How long a connection lives without being passable.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
@@ -30,18 +27,6 @@ pub(crate) enum Direction {
     /// From the client to the server.
     Up,
     Down,
-}
-
-/// A piece of a call.
-#[derive(Debug)]
-pub(crate) enum Piece {
-    Request(Box<http::request::Parts>),
-    Response(Box<http::response::Parts>),
-    Data(Bytes),
-    Trailers(HeaderMap),
-    End,
-    /// The call is over before its end.
-    Reset(Status),
 }
 
 /// A call that has arrived at a server.
@@ -109,19 +94,6 @@ impl Connection {
     }
 }
 
-impl fmt::Display for Piece {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Request(head) => write!(f, "request {} {}", head.method, head.uri),
-            Self::Response(head) => write!(f, "response {}", head.status.as_u16()),
-            Self::Data(bytes) => write!(f, "data of {} B {:016x}", bytes.len(), xxh3_64(bytes)),
-            Self::Trailers(trailers) => write!(f, "trailers {trailers:?}"),
-            Self::End => f.write_str("end"),
-            Self::Reset(status) => write!(f, "reset: {}", status.message()),
-        }
-    }
-}
-
 impl Net {
     /// Asks for a connection. The reply says whether there is one, and may never come.
     pub(crate) fn connect(
@@ -155,10 +127,10 @@ impl Net {
         self.lock().0.connections.contains_key(&connection)
     }
 
-    /// The client needs it no more.
-    pub(crate) fn disconnect(&self, connection: ConnectionId) {
+    /// The client needs it no more. One whose process is gone has nobody to say so.
+    pub(crate) fn disconnect(&self, client: Process, connection: ConnectionId) {
         let (mut state, now) = self.lock();
-        if state.connections.contains_key(&connection) {
+        if state.is_running(client) && state.connections.contains_key(&connection) {
             state.break_connection(now, connection, "closed by the client");
         }
     }
@@ -215,7 +187,13 @@ impl Net {
         let mut broken = Vec::new();
         let State { connections, places, cuts, .. } = &mut *state;
         for (&id, connection) in connections.iter_mut() {
-            let Some((server, _)) = connection.accepted else { continue };
+            let client = &places[connection.client.host.0];
+            let Some((server, _)) = connection.accepted else {
+                if client.up != Up::Running || client.generation != connection.client.generation {
+                    broken.push((id, "never opened"));
+                }
+                continue;
+            };
             let ends = [connection.client, server];
             let (up, down) = (connection.way(Direction::Up), connection.way(Direction::Down));
             let no_way = cuts.contains(&up) || cuts.contains(&down);
@@ -351,19 +329,21 @@ impl State {
         }
     }
 
-    /// A process is gone, and its machine says so to the other ends.
+    /// A process is gone, and its machine says so to the other ends, after what it has sent.
     pub(super) fn reset_connections_of(&mut self, now: Duration, host: HostId) {
         let mut told = Vec::new();
-        for (&id, connection) in &self.connections {
-            let client = connection.client.host;
-            match connection.accepted {
-                Some((server, _)) if server.host == host => told.push((id, client)),
-                Some((server, _)) if client == host => told.push((id, server.host)),
-                _ => {}
-            }
+        for (&id, connection) in &mut self.connections {
+            let direction = match connection.accepted {
+                Some((server, _)) if server.host == host => Direction::Down,
+                Some(_) if connection.client.host == host => Direction::Up,
+                _ => continue,
+            };
+            told.push((id, connection.way(direction).1, connection.lane(direction).due));
         }
-        for (id, other) in told {
-            self.send_soon(now, host, other, Message::Gone(id));
+        for (id, other, sent_by) in told {
+            let latency = self.way(host, other).latency;
+            let due = now + self.random.between(&latency);
+            self.send(due.max(sent_by), host, other, Message::Gone(id));
         }
     }
 }

@@ -81,6 +81,7 @@ impl Admin for Toy {
 
     /// Says its name.
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {
+        self.counts.begun.fetch_add(1, Ordering::Relaxed);
         Ok(Response::new(MembersReply { missing: vec![self.name.clone()], ..MembersReply::default() }))
     }
 
