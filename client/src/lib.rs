@@ -24,6 +24,7 @@ mod line;
 mod producer;
 mod queries;
 mod routes;
+mod seal;
 mod sequence;
 mod spool;
 mod ticket;

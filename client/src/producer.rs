@@ -6,7 +6,7 @@
 //! Invariants:
 //! * A block keeps its identity however often it is sent, so it counts once.
 //! * A sequence number is used once, also by a producer that is started again with the same spool.
-//! * Every event that was taken ends up in exactly one of the [`Totals`], and so in its batch's [`Outcome`].
+//! * Every event that was taken ends up in exactly one of the [`Totals`], and so in its batch's [`Outcome`](crate::Outcome).
 
 use crate::config::{Parts, ProducerConfig};
 use crate::courier::{Command, Courier, LineRules, Shared};
@@ -14,29 +14,26 @@ use crate::desk::{Desk, DeskConfig, DiskRules, LineLimits};
 use crate::error::{ClientError, SendError};
 use crate::ledger::{Ledger, Load, Notice};
 use crate::routes::Routes;
+use crate::seal::{Numbered, Sealed, seal};
 use crate::sequence::RESERVE;
 use crate::spool::{Spool, SpoolFound};
-use crate::ticket::{Outcome, Ticket, Undelivered, Why};
+use crate::ticket::{Ticket, Why};
 use crate::totals::Totals;
 use crate::watch::Watcher;
 use hdrhistogram::Histogram;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tidemark_proto::v1::{Reason, RefusalReason};
-use tidemark_proto::{MAX_BATCH_BYTES, v1};
+use tidemark_proto::v1;
+use tidemark_proto::v1::Reason;
 use tidemark_rollup::block::ProducerId;
-use tidemark_rollup::event::TimeRules;
 use tidemark_rollup::sharding::ShardCount;
-use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::EventTime;
 use tidemark_shell::link::Links;
 use tidemark_shell::work;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-/// What a block has around its columns, at most: identity, times, lengths.
-const BLOCK_OVERHEAD_BYTES: usize = 64;
 /// More numbers are asked for when fewer are left,
 const RESERVE_BELOW: u64 = RESERVE / 2;
 /// and again every so many numbers until they are there.
@@ -62,16 +59,6 @@ pub struct Producer {
     latency_us: Histogram<u64>,
     /// What [`send`](Self::send) and the like have not told yet.
     failure: Option<ClientError>,
-}
-
-/// A batch in blocks that are not taken yet.
-struct Sealed {
-    events: Vec<v1::Event>,
-    blocks: Vec<v1::Block>,
-    bytes: usize,
-    begun: Outcome,
-    /// Blocks that no node would take.
-    too_large: Vec<Undelivered>,
 }
 
 impl Producer {
@@ -313,40 +300,8 @@ impl Producer {
 
     /// Puts events into blocks under the next number, which is not used by that.
     fn seal(&self, events: Vec<v1::Event>, sealed_at: EventTime) -> Result<Sealed, SendError> {
-        let batch = v1::EventBatch {
-            producer: self.id.to_wire(),
-            seq: self.next_seq,
-            sealed_at_ms: sealed_at.as_unix_ms(),
-            events,
-        };
-        let rules = Rules {
-            schema: None,
-            keep_params: &self.config.keep_params,
-            times: TimeRules { accept_late: Duration::MAX },
-            shards: self.shards,
-        };
-        let split = match split(&batch, &rules, sealed_at) {
-            Ok(split) => split,
-            Err(error) => return Err(SendError::Batch { events: batch.events, error }),
-        };
-        let mut begun = Outcome { events: batch.events.len() as u64, ..Outcome::default() };
-        for rejection in &split.rejected {
-            *begun.rejected.entry(rejection.reason()).or_default() += 1;
-            begun.rejected_at.push((rejection.index, rejection.reason()));
-        }
-        let mut sealed =
-            Sealed { events: batch.events, blocks: split.blocks, bytes: 0, begun, too_large: Vec::new() };
-        sealed.blocks.retain(|block| {
-            let bytes = block.columns.len();
-            let fits = bytes + BLOCK_OVERHEAD_BYTES <= MAX_BATCH_BYTES;
-            match fits {
-                true => sealed.bytes += bytes,
-                // Sent, it could end the line, and others with it.
-                false => sealed.too_large.push(too_large(block)),
-            }
-            fits
-        });
-        Ok(sealed)
+        let numbered = Numbered { producer: self.id, seq: self.next_seq, sealed_at };
+        seal(events, numbered, &self.config.keep_params, self.shards)
     }
 
     fn take(&mut self, sealed: Sealed) -> Result<Ticket, SendError> {
@@ -425,12 +380,6 @@ impl Producer {
             none => *none = Some(ClientError::of_block(why)),
         }
     }
-}
-
-fn too_large(block: &v1::Block) -> Undelivered {
-    let message = format!("the block has {} bytes: make smaller batches", block.columns.len());
-    let why = Why::Refused { reason: RefusalReason::TooLarge, message };
-    Undelivered { shard: Some(block.shard), events: u64::from(block.event_count), why }
 }
 
 fn no_shards() -> ClientError {

@@ -30,12 +30,8 @@ pub(crate) struct Watcher {
     pub(crate) seed: u64,
 }
 
-/// A node's placement now, and its changes.
-enum Watched {
-    Stream(Streaming<v1::PlacementReply>),
-    /// It has no such stream.
-    Once,
-}
+/// A node's changes of the placement; `None` where it has no such stream, and is asked now and then.
+type Changes = Option<Streaming<v1::PlacementReply>>;
 
 impl Watcher {
     /// Learns the placement from the first of the configured nodes that answers.
@@ -92,7 +88,7 @@ impl Watcher {
 
     /// Follows one node's placement until it does not answer any more. Whether anything was learnt.
     async fn follow(&self, address: &str, ours: ShardCount, routes: &watch::Sender<Arc<Routes>>) -> bool {
-        let Ok((reply, mut watched)) = self.ask(address).await else { return false };
+        let Ok((reply, mut changes)) = self.ask(address).await else { return false };
         let mut newest = reply;
         loop {
             let Ok(learnt) = Routes::of(&newest, &self.configured, Some(ours)) else { return false };
@@ -105,16 +101,16 @@ impl Watcher {
                 }
                 new
             });
-            newest = match &mut watched {
-                Watched::Stream(stream) => match stream.message().await {
+            newest = match &mut changes {
+                Some(stream) => match stream.message().await {
                     Ok(Some(reply)) => reply,
                     Ok(None) | Err(_) => return true,
                 },
-                Watched::Once => {
+                None => {
                     tokio::time::sleep(ASK_EVERY).await;
                     match self.ask(address).await {
                         Ok((reply, again)) => {
-                            watched = again;
+                            changes = again;
                             reply
                         }
                         Err(_) => return true,
@@ -124,12 +120,12 @@ impl Watcher {
         }
     }
 
-    async fn ask(&self, address: &str) -> Result<(v1::PlacementReply, Watched), String> {
+    async fn ask(&self, address: &str) -> Result<(v1::PlacementReply, Changes), String> {
         let late = || "no answer came in time".to_owned();
         tokio::time::timeout(self.timeout, self.ask_in_time(address)).await.map_err(|_| late())?
     }
 
-    async fn ask_in_time(&self, address: &str) -> Result<(v1::PlacementReply, Watched), String> {
+    async fn ask_in_time(&self, address: &str) -> Result<(v1::PlacementReply, Changes), String> {
         let link = self.links.to(address).map_err(|error| error.to_string())?;
         let mut client = AdminClient::new(link);
         let stream = match client.watch_placement(v1::PlacementRequest {}).await {
@@ -139,12 +135,12 @@ impl Watcher {
         };
         if let Some(mut stream) = stream {
             return match stream.message().await {
-                Ok(Some(reply)) => Ok((reply, Watched::Stream(stream))),
+                Ok(Some(reply)) => Ok((reply, Some(stream))),
                 Ok(None) => Err("the node ended the stream".to_owned()),
                 Err(status) => Err(root_cause(&status)),
             };
         }
         let reply = client.placement(v1::PlacementRequest {}).await.map_err(|status| root_cause(&status))?;
-        Ok((reply.into_inner(), Watched::Once))
+        Ok((reply.into_inner(), None))
     }
 }
