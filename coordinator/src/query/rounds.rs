@@ -68,21 +68,12 @@ impl Rounds<'_> {
             return Ok(gathered);
         }
         self.metrics.census_round();
-        // Who answered for what.
-        let owner = |piece: &Reply<Piece>| {
-            let peer = Arc::clone(&piece.peer);
-            piece.answered.clone().into_iter().map(move |shard| (shard, Arc::clone(&peer)))
-        };
-        let mut agreeing: BTreeMap<u32, Arc<Peer>> = gathered.pieces.iter().flat_map(owner).collect();
+        let mut agreeing = who_answered(&gathered.pieces);
         let before = agreeing.len();
         let mut folds = Vec::new();
         for asked in contested.chunks(limit::census_size(self.limit)) {
             let census = self.census_round(asked, &agreeing).await;
-            agreeing = census
-                .replies
-                .iter()
-                .flat_map(|reply| reply.answered.iter().map(|&shard| (shard, Arc::clone(&reply.peer))))
-                .collect();
+            agreeing = who_answered(&census.replies);
             gathered.lost.extend(census.lost);
             folds.extend(self.folds(asked, census.replies).await);
         }
@@ -198,6 +189,13 @@ impl Rounds<'_> {
         }
         .boxed()
     }
+}
+
+/// Who answered for each shard.
+fn who_answered<T>(replies: &[Reply<T>]) -> BTreeMap<u32, Arc<Peer>> {
+    let shards =
+        replies.iter().flat_map(|reply| reply.answered.iter().map(move |&shard| (shard, &reply.peer)));
+    shards.map(|(shard, peer)| (shard, Arc::clone(peer))).collect()
 }
 
 fn unreadable() -> Failure {
