@@ -72,7 +72,10 @@ impl fmt::Display for Change {
                 write!(f, "{id} is missing: it did not come back, and may hold what nobody else has")
             }
             Self::RememberedMissing { id } => {
-                write!(f, "{id} is missing: it was here before this member started, did not leave, and is not here now")
+                write!(
+                    f,
+                    "{id} is missing: it was here before this member started, did not leave, and is not here now"
+                )
             }
             Self::MissingNoMore { id } => write!(f, "{id} is missing no more: it is active again"),
             Self::Left { id } => write!(f, "{id} left"),

@@ -135,7 +135,8 @@ impl Membership {
             Source::Gossip { wishes, .. } => {
                 let (done, reply) = oneshot::channel();
                 // Membership that has ended has no view to change.
-                wishes.send(Wish::SetState { state, life, done }).await.is_ok() && reply.await.unwrap_or(false)
+                wishes.send(Wish::SetState { state, life, done }).await.is_ok()
+                    && reply.await.unwrap_or(false)
             }
         }
     }

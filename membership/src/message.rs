@@ -66,9 +66,10 @@ impl Envelope {
         let (kind, body) = match &self.message {
             Message::Gossip(packet) => (0, packet.clone()),
             Message::Announce(packet) => (1, packet.clone()),
-            Message::Outdated { id, incarnation, gossip } => {
-                (2, bytes_of(&WireOutdated { id: id.to_string(), incarnation: incarnation.0, gossip: *gossip }))
-            }
+            Message::Outdated { id, incarnation, gossip } => (
+                2,
+                bytes_of(&WireOutdated { id: id.to_string(), incarnation: incarnation.0, gossip: *gossip }),
+            ),
             Message::Refusal(stranger) => (3, stranger.encode()),
             Message::Facts(stranger) => (4, stranger.encode()),
             Message::Missing(ids) => (5, bytes_of(&names(ids))),
@@ -146,7 +147,11 @@ mod tests {
         vec![
             Message::Gossip(vec![1, 2, 3]),
             Message::Announce(vec![]),
-            Message::Outdated { id: id("n1"), incarnation: Incarnation(7), gossip: "[::1]:7000".parse().unwrap() },
+            Message::Outdated {
+                id: id("n1"),
+                incarnation: Incarnation(7),
+                gossip: "[::1]:7000".parse().unwrap(),
+            },
             Message::Refusal(stranger()),
             Message::Facts(stranger()),
             Message::Missing(vec![id(&"n".repeat(64)); MAX_NAMES]),

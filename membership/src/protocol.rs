@@ -160,8 +160,7 @@ impl Protocol {
             version: config.version.clone(),
         };
         let timing = &config.timing;
-        let patience =
-            Patience { silent: timing.probe_every + timing.suspect_for, doubt: timing.doubt_for };
+        let patience = Patience { silent: timing.probe_every + timing.suspect_for, doubt: timing.doubt_for };
         let mut rng = StdRng::from_seed(seed);
         let foca_rng = StdRng::from_seed(rng.random());
         Self {
@@ -204,7 +203,9 @@ impl Protocol {
         let here = match self.course {
             Course::Over => return None,
             Course::Leaving { at, .. } => return Some(at),
-            Course::Here => [Some(self.announce_at), self.timers.next(), self.roster.next(), self.refusals.next()],
+            Course::Here => {
+                [Some(self.announce_at), self.timers.next(), self.roster.next(), self.refusals.next()]
+            }
         };
         let greet = (!self.greet.is_empty()).then_some(self.greet_at);
         here.into_iter().chain([greet]).flatten().min()
@@ -218,6 +219,9 @@ impl Protocol {
             Course::Here => {}
         }
         while let Some(timer) = self.timers.pop(now.instant) {
+            if self.is_refuted(&timer) {
+                continue;
+            }
             if let Err(error) = self.foca.handle_timer(timer, &mut self.runtime) {
                 tracing::debug!("a timer of gossip came to nothing: {error}");
             }
@@ -236,6 +240,17 @@ impl Protocol {
         if let Some(failure) = self.refusals.over(now.instant) {
             self.fail(failure);
         }
+    }
+
+    /// Whether the end of a suspicion came that the member has refuted. `foca` 2.0.0 keeps such a member, and yet tells it that it
+    /// was given up, so that it begins another life.
+    fn is_refuted(&self, timer: &foca::Timer<Identity>) -> bool {
+        let foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else { return false };
+        !self.foca.iter_members().any(|member| {
+            member.id() == member_id
+                && member.incarnation() == *incarnation
+                && member.state() == foca::State::Suspect
+        })
     }
 
     /// Tells a seed, or all while nobody answers, that this member is there; and one of those who are gone, who may be back.

@@ -112,10 +112,13 @@ impl Refusals {
     ) -> (Option<Message>, Option<Change>) {
         match message {
             Message::Refusal(stranger) => {
-                let Some(difference) = self.own.facts.difference(&stranger.facts) else { return (None, None) };
+                let Some(difference) = self.own.facts.difference(&stranger.facts) else {
+                    return (None, None);
+                };
                 let by = stranger.id.clone();
                 if !joined && self.failing.is_none() {
-                    let failure = Failure::Refused { by: by.clone(), address: from, difference: difference.clone() };
+                    let failure =
+                        Failure::Refused { by: by.clone(), address: from, difference: difference.clone() };
                     self.failing = Some((now + PATIENCE, failure));
                 }
                 let change = Change::RefusedBy { from, id: by, difference };

@@ -41,7 +41,10 @@ impl Folder {
         let Some(text) = self.read("incarnation")? else { return Ok(None) };
         let number = text.trim().parse().ok().filter(|number| *number < u64::MAX / 2);
         if number.is_none() {
-            tracing::warn!("the file incarnation in {} has no number: the time of day has to do", self.0.display());
+            tracing::warn!(
+                "the file incarnation in {} has no number: the time of day has to do",
+                self.0.display()
+            );
         }
         Ok(number.map(Incarnation))
     }
@@ -104,7 +107,10 @@ mod tests {
         folder.keep_incarnation(Incarnation(41)).unwrap();
         folder.keep_incarnation(Incarnation(42)).unwrap();
         folder.keep_members(std::slice::from_ref(&known)).unwrap();
-        assert_eq!((folder.incarnation().unwrap(), folder.members().unwrap()), (Some(Incarnation(42)), vec![known]));
+        assert_eq!(
+            (folder.incarnation().unwrap(), folder.members().unwrap()),
+            (Some(Incarnation(42)), vec![known])
+        );
     }
 
     #[test]

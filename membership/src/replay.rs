@@ -27,7 +27,8 @@ impl Window {
     fn admits(&mut self, number: u64) -> bool {
         if number > self.latest {
             let step = number - self.latest;
-            self.seen = u32::try_from(step).ok().and_then(|step| self.seen.checked_shl(step)).unwrap_or(0) | 1;
+            self.seen =
+                u32::try_from(step).ok().and_then(|step| self.seen.checked_shl(step)).unwrap_or(0) | 1;
             self.latest = number;
             return true;
         }

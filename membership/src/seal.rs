@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_datagram_of_a_known_start_and_counter_has_these_bytes() {
-        let hex: String = pair().0.seal(b"tidemark").unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String =
+            pair().0.seal(b"tidemark").unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
         // Version, start, counter, sealed message. A change of these is a change of the wire.
         let expected = concat!(
             "01",

@@ -136,7 +136,12 @@ impl Roster {
             self.touched = true;
             present.doubtful = Some(now + self.patience.doubt);
             let Patience { silent, doubt } = self.patience;
-            self.changes.push(Change::GivenUp { id: identity.id.clone(), role: identity.role, silent, doubt });
+            self.changes.push(Change::GivenUp {
+                id: identity.id.clone(),
+                role: identity.role,
+                silent,
+                doubt,
+            });
         }
     }
 

@@ -66,14 +66,18 @@ impl Protocol {
             Message::Outdated { id, incarnation, gossip } => {
                 if *id == self.own().id {
                     let (incarnation, gossip) = (*incarnation, *gossip);
-                    self.hear_of_namesake(&Namesake { incarnation, gossip, speaks: false, present: true }, now);
+                    self.hear_of_namesake(
+                        &Namesake { incarnation, gossip, speaks: false, present: true },
+                        now,
+                    );
                 }
             }
             Message::Suspected { life, rumour } => self.object(*life, *rumour, from, now),
             Message::Missing(ids) => self.answer_who_left(ids, from),
             Message::Left(ids) => {
                 for id in ids.iter().take(MAX_NAMES) {
-                    let here = |member: &foca::Member<Identity>| member.id().id == *id && !member.id().is_gone();
+                    let here =
+                        |member: &foca::Member<Identity>| member.id().id == *id && !member.id().is_gone();
                     if !self.foca.iter_members().any(here) {
                         self.roster.left(id);
                     }

@@ -12,7 +12,8 @@ async fn a_crash_is_seen_by_all_within_three_and_a_half_seconds() {
             let mut cluster = Cluster::of(count, seed, FINE).await;
             pass(seed as f64 * 0.037).await;
             cluster.crash("n1");
-            let doubted = || cluster.running.values().all(|of| of.member("n1").is_none_or(|member| member.doubtful));
+            let doubted =
+                || cluster.running.values().all(|of| of.member("n1").is_none_or(|member| member.doubtful));
             let took = cluster.until(10, doubted).await.expect("all see it");
             assert!(took < Duration::from_millis(3500), "{count} members, seed {seed}: {took:?}");
             times.push(took);
@@ -21,7 +22,10 @@ async fn a_crash_is_seen_by_all_within_three_and_a_half_seconds() {
             assert!(cluster.agree());
         }
         times.sort();
-        println!("{count} members: a crash is seen by all after {:?} (median), {:?} (most)", times[10], times[19]);
+        println!(
+            "{count} members: a crash is seen by all after {:?} (median), {:?} (most)",
+            times[10], times[19]
+        );
     }
 }
 

@@ -316,7 +316,8 @@ impl Cluster {
         for running in self.running.values() {
             running.membership.set_state(tidemark_rollup::member::MemberState::Active).await;
         }
-        let active = || self.running.values().all(|of| of.view().members().iter().all(|m| m.state.name() == "active"));
+        let active =
+            || self.running.values().all(|of| of.view().members().iter().all(|m| m.state.name() == "active"));
         assert!(self.until(30, || self.agree() && active()).await.is_some(), "not active: {:?}", self.all());
     }
 

@@ -44,7 +44,10 @@ async fn three_members_meet_over_udp_by_a_name_and_notice_a_leave_and_a_crash() 
         sees(membership, |members| members.len() == 3).await;
     }
     b.set_state(MemberState::Active).await;
-    sees(&c, |members| members.iter().any(|member| member.id == id("b") && member.state == MemberState::Active)).await;
+    sees(&c, |members| {
+        members.iter().any(|member| member.id == id("b") && member.state == MemberState::Active)
+    })
+    .await;
     b_stops.cancel();
     sees(&a, |members| members.len() == 2).await;
     assert_eq!(a.view().borrow().missing(), [id("b")]);

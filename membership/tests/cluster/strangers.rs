@@ -28,7 +28,8 @@ fn with_32_shards(name: &str) -> Start {
 async fn a_wrong_shard_count_is_refused_and_the_error_names_both_values() {
     let mut cluster = Cluster::of(3, 1, FINE).await;
     cluster.start("n7", with_32_shards("n7"));
-    let refused = tokio::time::timeout(Duration::from_secs(5), cluster.member("n7").membership.failed()).await.unwrap();
+    let refused =
+        tokio::time::timeout(Duration::from_secs(5), cluster.member("n7").membership.failed()).await.unwrap();
     assert!(matches!(&refused, Failure::Refused { difference, .. } if difference.fact == "shard count"));
     let text = refused.to_string();
     assert!(text.ends_with("refuses this member: its shard count is 64, and here it is 32"), "{text}");
@@ -49,7 +50,8 @@ async fn one_member_with_other_facts_does_not_keep_the_others_from_meeting() {
     tokio::time::timeout(Duration::from_secs(5), cluster.member("n0").membership.failed()).await.unwrap();
     for name in ["n1", "n2"] {
         assert_eq!(cluster.member(name).sees(), ["n1", "n2"]);
-        let failed = tokio::time::timeout(Duration::from_secs(10), cluster.member(name).membership.failed()).await;
+        let failed =
+            tokio::time::timeout(Duration::from_secs(10), cluster.member(name).membership.failed()).await;
         assert!(failed.is_err());
     }
 }
