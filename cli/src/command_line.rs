@@ -9,7 +9,7 @@ use crate::history::receipt::ReceiptOptions;
 use crate::history::retain::RetainOptions;
 use crate::history::segments::SegmentsOptions;
 use crate::history::verify::VerifyOptions;
-use crate::members::MembersOptions;
+use crate::members::NodeOptions;
 use crate::query::QueryOptions;
 use crate::replay::ReplayCommand;
 use crate::settings::coordinator::CoordinatorSettings;
@@ -67,8 +67,12 @@ pub(crate) enum Command {
     Query(QueryOptions),
     /// Send the hits of access logs as events
     Replay(ReplayCommand),
-    /// Print the nodes of a cluster and how many shards each has
-    Members(MembersOptions),
+    /// Print the members of a cluster: what each is about to do, what it owns, and how far it is behind
+    Members(NodeOptions),
+    /// Print which nodes own each shard
+    Placement(NodeOptions),
+    /// Have a node hand over what is not committed, leave the cluster, and stop
+    Drain(NodeOptions),
     /// Print what became of a site's events: received = counted + duplicate + rejected
     Receipt(ReceiptOptions),
     /// Count raw events anew and compare with every number that is stored

@@ -61,7 +61,9 @@ async fn run(line: CommandLine) -> anyhow::Result<()> {
         }
         Command::Query(options) => query::run(&options).await,
         Command::Replay(options) => replay::run(&options).await,
-        Command::Members(options) => members::run(&options).await,
+        Command::Members(options) => members::members(&options).await,
+        Command::Placement(options) => members::placement(&options).await,
+        Command::Drain(options) => members::drain(&options).await,
         Command::Receipt(options) => history::receipt::run(&options).await,
         Command::Verify(options) => history::verify::run(&options).await,
         Command::Rebuild(options) => history::rebuild::run(&options).await,

@@ -4,21 +4,29 @@
 //! Does not own: nodes and coordinators, settings, signals.
 
 use crate::settings::coordinator::CoordinatorSettings;
+use crate::settings::gossip::GossipSettings;
 use crate::settings::node::NodeSettings;
 use crate::shutdown::served;
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_coordinator::{Coordinator, CoordinatorConfig, CoordinatorMetrics, Running, StartError};
+use tidemark_membership::{Membership, MembershipConfig, MembershipMetrics, Timing};
 use tidemark_node::clock::SystemClock;
+use tidemark_node::planted::Planted;
 use tidemark_node::{Node, NodeConfig, NodeMetrics};
 use tidemark_rollup::block::ProducerId;
-use tidemark_rollup::member::View;
+use tidemark_rollup::member::{NodeId, Role, View};
 use tidemark_rollup::time::Clock;
-use tokio::net::TcpListener;
+use tidemark_shell::link::Tcp;
+use tidemark_shell::port::Port;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// What members say that they run.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What all nodes and coordinators of a process share.
 #[derive(Clone)]
@@ -37,21 +45,48 @@ impl Process {
         NodeMetrics::new(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The metrics of membership of all members of this process. To be made once.
+    pub(crate) fn membership_metrics(&self) -> MembershipMetrics {
+        MembershipMetrics::new(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Starts looking for the other members. `socket` is where gossip listens.
+    pub(crate) fn join(
+        &self,
+        config: MembershipConfig,
+        metrics: &MembershipMetrics,
+        socket: UdpSocket,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Membership> {
+        let parts = tidemark_membership::Parts {
+            clock: Arc::clone(&self.clock),
+            datagrams: Arc::new(socket),
+            meter: metrics.of(&config.id),
+            seed: random_seed()?,
+        };
+        Ok(Membership::start(config, parts, stop.clone())?)
+    }
+
     /// Starts a node on an open port.
     pub(crate) async fn start_node(
         &self,
         config: NodeConfig,
         metrics: NodeMetrics,
         listener: TcpListener,
+        membership: Membership,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Node> {
         let parts = tidemark_node::Parts {
             clock: Arc::clone(&self.clock),
             metrics,
             registry: Arc::clone(&self.registry),
-            listener: Some(listener),
+            port: Port::Open(listener),
+            membership,
+            connect: Arc::new(Tcp),
+            journal: None,
             store: None,
             seed: random_seed()?,
+            planted: Planted::default(),
         };
         Ok(Node::start(config, parts, shutdown.clone()).await?)
     }
@@ -60,12 +95,15 @@ impl Process {
     pub(crate) async fn start_coordinator(
         &self,
         config: CoordinatorConfig,
-        view: watch::Receiver<View>,
+        port: Port,
+        view: watch::Receiver<Arc<View>>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Running> {
         let parts = tidemark_coordinator::Parts {
             clock: Arc::clone(&self.clock),
             view,
+            connect: Arc::new(Tcp),
+            port,
             producer: random_producer()?,
             metrics: CoordinatorMetrics::new(
                 &mut self.registry.lock().unwrap_or_else(PoisonError::into_inner),
@@ -76,6 +114,27 @@ impl Process {
             StartError::Bind { address, source } => cannot_listen(address, &source, "--http"),
             error => error.into(),
         })
+    }
+}
+
+/// Where somebody on this machine reaches who listens on `address`.
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Opens the port of gossip: this one, or another one where that will do.
+pub(crate) async fn listen_gossip((address, any): (SocketAddr, bool)) -> anyhow::Result<UdpSocket> {
+    match UdpSocket::bind(address).await {
+        Err(error) if any && error.kind() == std::io::ErrorKind::AddrInUse => {
+            let anywhere = SocketAddr::new(address.ip(), 0);
+            UdpSocket::bind(anywhere).await.map_err(|error| cannot_listen(anywhere, &error, "--gossip"))
+        }
+        bound => bound.map_err(|error| cannot_listen(address, &error, "--gossip")),
     }
 }
 
@@ -106,15 +165,39 @@ pub(crate) fn random_producer() -> anyhow::Result<ProducerId> {
     Ok(ProducerId::from_u128(u128::from_be_bytes(bytes)))
 }
 
-/// Runs a node, with `single` a coordinator as well, until `shutdown`.
+/// Runs a node, with `single` a coordinator as well, until `shutdown` or until it is drained.
 pub(crate) async fn run_node(settings: &NodeSettings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let coordinator_config = settings.coordinator_config()?;
     let listener = listen(settings.listen, "--listen").await?;
-    let config = settings.node_config(listener.local_addr()?)?;
+    let address = listener.local_addr()?;
+    let config = settings.node_config(address)?;
+    let advertised = settings.gossip.advertised(address)?;
+    let socket = listen_gossip(settings.gossip.listens(address, settings.listen.port() == 0)).await?;
     let process = Process::new();
-    let node = process.start_node(config, process.node_metrics(), listener, &shutdown).await?;
+    let membership = MembershipConfig {
+        id: config.id.clone(),
+        role: Role::Node,
+        zone: settings.zone.clone(),
+        address: advertised.to_string(),
+        gossip: GossipSettings::advertised_gossip(advertised, socket.local_addr()?),
+        seeds: settings.gossip.seeds.clone(),
+        facts: settings.gossip.facts(&settings.cluster)?,
+        key: settings.gossip.key(),
+        timing: Timing::default(),
+        folder: Some(config.data.join("membership")),
+        version: VERSION.to_owned(),
+    };
+    // Gossip outlives the node: that it leaves is the last thing it says.
+    let gossip_stop = CancellationToken::new();
+    let _stop = gossip_stop.clone().drop_guard();
+    let membership = process.join(membership, &process.membership_metrics(), socket, &gossip_stop)?;
+    let node =
+        process.start_node(config, process.node_metrics(), listener, membership.clone(), &shutdown).await?;
     let coordinator = match coordinator_config {
-        Some(config) => Some(process.start_coordinator(config, node.view(), &shutdown).await?),
+        Some(config) => {
+            let port = Port::At(config.http);
+            Some(process.start_coordinator(config, port, node.view(), &shutdown).await?)
+        }
         None => None,
     };
     let coordinator_stopped = async {
@@ -123,8 +206,15 @@ pub(crate) async fn run_node(settings: &NodeSettings, shutdown: CancellationToke
             None => Ok(()),
         }
     };
-    let (node, coordinator) =
-        tokio::join!(served("the node", node.stopped(), &shutdown), coordinator_stopped);
+    let node_stopped = async {
+        let drained = node.drained();
+        let served = served("the node", node.stopped(), &shutdown).await;
+        // Whoever drained it wanted it to stop.
+        if drained.is_cancelled() { Ok(()) } else { served }
+    };
+    let failed = fail_with(&membership, &shutdown);
+    let (node, coordinator, failed) = tokio::join!(node_stopped, coordinator_stopped, failed);
+    failed?;
     node.and(coordinator)?;
     tracing::info!("stopped");
     Ok(())
@@ -135,11 +225,49 @@ pub(crate) async fn run_coordinator(
     settings: &CoordinatorSettings,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (config, view) = (settings.config()?, settings.view()?);
-    // Views are static: nothing is ever sent.
-    let (_sender, view) = watch::channel(view);
-    let running = Process::new().start_coordinator(config, view, &shutdown).await?;
-    served("the coordinator", running.stopped(), &shutdown).await?;
+    let config = settings.config()?;
+    let listener = listen(config.http, "--http").await?;
+    let address = listener.local_addr()?;
+    let advertised = settings.gossip.advertised(address)?;
+    let socket = listen_gossip(settings.gossip.listens(address, config.http.port() == 0)).await?;
+    let process = Process::new();
+    let made_up =
+        || NodeId::new(format!("coordinator-{:08x}", random_seed()? as u32)).map_err(anyhow::Error::from);
+    let membership = MembershipConfig {
+        id: settings.id.clone().map_or_else(made_up, Ok)?,
+        role: Role::Coordinator,
+        zone: None,
+        address: advertised.to_string(),
+        gossip: GossipSettings::advertised_gossip(advertised, socket.local_addr()?),
+        seeds: settings.gossip.seeds.clone(),
+        facts: settings.gossip.facts(&settings.cluster)?,
+        key: settings.gossip.key(),
+        timing: Timing::default(),
+        folder: None,
+        version: VERSION.to_owned(),
+    };
+    let gossip_stop = CancellationToken::new();
+    let _stop = gossip_stop.clone().drop_guard();
+    let membership = process.join(membership, &process.membership_metrics(), socket, &gossip_stop)?;
+    let running =
+        process.start_coordinator(config, Port::Open(listener), membership.view(), &shutdown).await?;
+    let failed = fail_with(&membership, &shutdown);
+    let (running, failed) = tokio::join!(served("the coordinator", running.stopped(), &shutdown), failed);
+    failed?;
+    running?;
+    membership.leave().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Stops everything where others do not take this process for a member; returns when everything is to stop anyway.
+async fn fail_with(membership: &Membership, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        failure = membership.failed() => {
+            shutdown.cancel();
+            Err(anyhow::Error::new(failure))
+        }
+    }
 }

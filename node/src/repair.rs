@@ -305,6 +305,11 @@ impl Repair {
             self.ownership().begin_to_leave();
             self.is_leaving.store(true, Ordering::Relaxed);
             self.membership.set_state(MemberState::Leaving).await;
+            let me = self.membership.view().borrow().member(&self.me).map(|me| me.state);
+            if me != Some(MemberState::Leaving) {
+                tracing::warn!("membership has ended: stopping without handing over");
+                return;
+            }
             match tokio::time::timeout(within, self.left.notified()).await {
                 Ok(()) => tracing::info!(took = ?begun.elapsed(), "handed over what is not committed"),
                 Err(_) => tracing::warn!(

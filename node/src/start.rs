@@ -250,7 +250,12 @@ impl Node {
             async move {
                 let running = chores.start(recovered, &stop);
                 let leaving = async {
-                    drain.cancelled().await;
+                    tokio::select! {
+                        biased;
+                        // It ended by itself: there is nobody left who could hand over.
+                        () = stop.cancelled() => return,
+                        () = drain.cancelled() => {}
+                    }
                     repair.leave(drain_timeout).await;
                     stop.cancel();
                 };
@@ -264,8 +269,7 @@ impl Node {
                         () = serve(port, routes, stop.clone(), id.clone()) => {}
                         () = deadline => tracing::info!(node = %id, "closed the streams that were still open"),
                     }
-                    // Where it ended by itself, nobody is left to hand over to others.
-                    drain.cancel();
+                    stop.cancel();
                 };
                 tokio::join!(leaving, serving);
                 running.finish(FLUSH_WITHIN).await;
@@ -293,9 +297,9 @@ impl Node {
         self.view.clone()
     }
 
-    /// Whether it was told to stop: by `shutdown`, or to drain.
-    pub fn is_stopping(&self) -> bool {
-        self.drain.is_cancelled()
+    /// Is cancelled as soon as the node is told to hand over and stop, by `shutdown` or by somebody who drains it.
+    pub fn drained(&self) -> CancellationToken {
+        self.drain.clone()
     }
 
     /// Returns once the node has stopped.

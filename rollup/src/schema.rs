@@ -58,6 +58,14 @@ impl Schema {
         Ok(Self { dimensions, measures })
     }
 
+    /// A hash of all that the schema says: members of a cluster need the same.
+    pub fn fingerprint(&self) -> u64 {
+        let measures = self.measures.iter().map(ToString::to_string);
+        let words: Vec<String> =
+            self.dimensions.iter().cloned().chain([String::new()]).chain(measures).collect();
+        xxhash_rust::xxh3::xxh3_64(words.join("\n").as_bytes())
+    }
+
     /// The dimensions, in order.
     pub fn dimensions(&self) -> &[String] {
         &self.dimensions

@@ -2,20 +2,28 @@
 
 use crate::http::Http;
 use prometheus_client::registry::Registry;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_coordinator::{Coordinator, CoordinatorConfig, CoordinatorMetrics};
 use tidemark_history::store::{Location, Store};
+use tidemark_membership::{
+    ClusterFacts, ClusterKey, Membership, MembershipConfig, MembershipMetrics, Timing,
+};
+use tidemark_node::planted::Planted;
 use tidemark_node::{Node, NodeConfig, NodeMetrics};
 use tidemark_rollup::block::ProducerId;
-use tidemark_rollup::member::{Member, NodeId, View};
+use tidemark_rollup::member::{MemberState, NodeId, Role, View};
+use tidemark_rollup::placement::Replication;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::{Clock, EventTime};
-use tokio::net::TcpListener;
+use tidemark_shell::link::Tcp;
+use tidemark_shell::port::Port;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A clock that the test sets.
 #[derive(Debug)]
@@ -39,13 +47,22 @@ impl Clock for TestClock {
     }
 }
 
-/// Nodes and a coordinator in this process.
+/// A node that runs.
+struct Running {
+    node: Node,
+    token: CancellationToken,
+    _gossip: DropGuard,
+}
+
+/// Nodes and a coordinator in this process; with one owner per shard, unless a test says otherwise.
 pub struct Cluster {
-    nodes: Vec<Option<(Node, CancellationToken)>>,
+    nodes: Vec<Option<Running>>,
     configs: Vec<NodeConfig>,
-    members: Vec<Member>,
+    /// Where each node gossips.
+    gossip: Vec<SocketAddr>,
     clock: Arc<dyn Clock>,
     metrics: NodeMetrics,
+    membership_metrics: MembershipMetrics,
     registry: Arc<Mutex<Registry>>,
     store: Option<Store>,
     starts: u64,
@@ -79,74 +96,126 @@ impl Cluster {
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = Arc::new(Mutex::new(Registry::default()));
-        let (metrics, coordinator_metrics) = {
+        let (metrics, membership_metrics, coordinator_metrics) = {
             let registry = &mut registry.lock().unwrap();
-            (NodeMetrics::new(registry), CoordinatorMetrics::new(registry))
+            (NodeMetrics::new(registry), MembershipMetrics::new(registry), CoordinatorMetrics::new(registry))
         };
         let stop = CancellationToken::new();
-        let mut listeners = Vec::new();
-        for node in 0..nodes {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap().to_string();
-            listeners.push((Member { id: NodeId::new(format!("n{node}")).unwrap(), address }, listener));
-        }
-        let members: Vec<Member> = listeners.iter().map(|(member, _)| member.clone()).collect();
         let shards = ShardCount::new(shards).unwrap();
         let mut coordinator_config = CoordinatorConfig {
             http: "127.0.0.1:0".parse().unwrap(),
             shards,
+            replication: Replication::ONE,
             ..CoordinatorConfig::default()
         };
-        let (mut nodes, mut configs) = (Vec::new(), Vec::new());
-        for (me, listener) in listeners {
-            let data = folder.path().join(me.id.as_str());
-            let mut config = NodeConfig::new(me.id.clone(), me.address.parse().unwrap(), data);
-            config.store = Some(Location::Folder(folder.path().join("history")));
-            config.peers = members.clone();
-            config.shards = shards;
-            change(&mut config, &mut coordinator_config);
-            let parts = tidemark_node::Parts {
-                clock: Arc::clone(&clock),
-                metrics: metrics.clone(),
-                registry: Arc::clone(&registry),
-                listener: Some(listener),
-                store: store.clone(),
-                seed: nodes.len() as u64 + 1,
-            };
-            let token = stop.child_token();
-            nodes.push(Some((Node::start(config.clone(), parts, token.clone()).await.unwrap(), token)));
-            configs.push(config);
-        }
-        let parts = tidemark_coordinator::Parts {
-            clock: Arc::clone(&clock),
-            view: watch::Sender::new(View::new(members.clone()).unwrap()).subscribe(),
-            producer: ProducerId::from_u128(0xC0),
-            metrics: coordinator_metrics,
-            registry: Arc::clone(&registry),
-        };
-        let coordinator = Coordinator::start(coordinator_config, parts, stop.clone()).await.unwrap();
-        let http_address = coordinator.address().to_string();
-        let http = Http::new(&http_address);
-        let starts = nodes.len() as u64;
-        Self {
-            nodes,
-            configs,
-            members,
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            configs: Vec::new(),
+            gossip: Vec::new(),
             clock,
             metrics,
+            membership_metrics,
             registry,
             store,
-            starts,
+            starts: 0,
             folder,
-            http,
-            http_address,
+            http: Http::new(""),
+            http_address: String::new(),
             stop,
+        };
+        for node in 0..nodes {
+            let id = NodeId::new(format!("n{node}")).unwrap();
+            let data = cluster.folder.path().join(id.as_str());
+            let mut config = NodeConfig::new(id, "127.0.0.1:0".parse().unwrap(), data);
+            config.store = Some(Location::Folder(cluster.folder.path().join("history")));
+            config.shards = shards;
+            config.replication = Replication::ONE;
+            change(&mut config, &mut coordinator_config);
+            coordinator_config.replication = config.replication;
+            cluster.nodes.push(None);
+            cluster.configs.push(config);
+            cluster.gossip.push("127.0.0.1:0".parse().unwrap());
+            cluster.start_node(node).await;
         }
+        let view = cluster.join_coordinator().await;
+        let view_of_coordinator = view.clone();
+        let parts = tidemark_coordinator::Parts {
+            clock: Arc::clone(&cluster.clock),
+            view,
+            connect: Arc::new(Tcp),
+            port: Port::At(coordinator_config.http),
+            producer: ProducerId::from_u128(0xC0),
+            metrics: coordinator_metrics,
+            registry: Arc::clone(&cluster.registry),
+        };
+        let coordinator = Coordinator::start(coordinator_config, parts, cluster.stop.clone()).await.unwrap();
+        cluster.http_address = coordinator.address().to_string();
+        cluster.http = Http::new(&cluster.http_address);
+        for node in 0..nodes {
+            cluster.until_active(node, nodes).await;
+        }
+        until_all_active(view_of_coordinator, nodes).await;
+        cluster
+    }
+
+    /// Makes the coordinator a member, as which it outlives nodes; returns its view.
+    async fn join_coordinator(&self) -> watch::Receiver<Arc<View>> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let gossip = socket.local_addr().unwrap();
+        let id = NodeId::new("coordinator").unwrap();
+        let config =
+            self.membership(id.clone(), Role::Coordinator, gossip.to_string(), gossip, &self.configs[0]);
+        let parts = tidemark_membership::Parts {
+            clock: Arc::clone(&self.clock),
+            datagrams: Arc::new(socket),
+            meter: self.membership_metrics.of(&id),
+            seed: 0,
+        };
+        Membership::start(config, parts, self.stop.clone()).unwrap().view()
+    }
+
+    fn membership(
+        &self,
+        id: NodeId,
+        role: Role,
+        address: String,
+        gossip: SocketAddr,
+        config: &NodeConfig,
+    ) -> MembershipConfig {
+        MembershipConfig {
+            id,
+            role,
+            zone: None,
+            address,
+            gossip,
+            seeds: self.gossip.iter().filter(|gossip| gossip.port() > 0).map(ToString::to_string).collect(),
+            facts: ClusterFacts {
+                cluster: "in-process".to_owned(),
+                shards: config.shards,
+                replication: config.replication,
+                schema: config.schema.fingerprint(),
+            },
+            // Other tests run beside this one.
+            key: ClusterKey::of(&self.folder.path().to_string_lossy()),
+            timing: Timing::default(),
+            folder: (role == Role::Node).then(|| config.data.join("membership")),
+            version: "test".to_owned(),
+        }
+    }
+
+    /// The view of a node.
+    fn view(&self, node: usize) -> watch::Receiver<Arc<View>> {
+        self.nodes[node].as_ref().expect("the node runs").node.view()
+    }
+
+    /// Waits until a node sees so many nodes, all of them active.
+    pub async fn until_active(&self, node: usize, nodes: usize) {
+        until_all_active(self.view(node), nodes).await;
     }
 
     /// Where a node serves gRPC.
     pub fn url(&self, node: usize) -> String {
-        format!("http://{}", self.members[node].address)
+        format!("http://{}", self.configs[node].listen)
     }
 
     /// What all nodes together tell of themselves under this name: the sum.
@@ -173,15 +242,23 @@ impl Cluster {
         }
     }
 
-    /// Stops a node and waits until it is gone.
+    /// Stops a node and waits until it is gone: it hands over what it can, and leaves.
     pub async fn stop_node(&mut self, node: usize) {
-        let (node, token) = self.nodes[node].take().expect("the node runs");
+        let Running { node, token, _gossip } = self.nodes[node].take().expect("the node runs");
         token.cancel();
         node.stopped().await;
     }
 }
 
 impl Cluster {
+    /// Has a node go without a word to the others, as far as that is possible within one process.
+    pub async fn lose_node(&mut self, node: usize) {
+        let Running { node, token, _gossip } = self.nodes[node].take().expect("the node runs");
+        drop(_gossip);
+        token.cancel();
+        node.stopped().await;
+    }
+
     /// Starts a node again that was stopped, at its old address and in its old folder, with settings as `change` leaves
     /// them.
     pub async fn start_node_with(&mut self, node: usize, change: impl FnOnce(&mut NodeConfig)) {
@@ -189,21 +266,75 @@ impl Cluster {
         self.start_node(node).await;
     }
 
-    /// Starts a node again that was stopped, at its old address and in its old folder.
+    /// Starts a node again that was stopped, at its old address and in its old folder; returns when it is active.
     pub async fn start_node(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "the node runs");
+        let listener = listener(self.configs[node].listen).await;
+        self.configs[node].listen = listener.local_addr().unwrap();
+        let config = self.configs[node].clone();
+        let socket = socket(self.gossip[node]).await;
+        self.gossip[node] = socket.local_addr().unwrap();
+        self.starts += 1;
+        let address = config.listen.to_string();
+        let membership = self.membership(config.id.clone(), Role::Node, address, self.gossip[node], &config);
+        let parts = tidemark_membership::Parts {
+            clock: Arc::clone(&self.clock),
+            datagrams: Arc::new(socket),
+            meter: self.membership_metrics.of(&config.id),
+            seed: self.starts,
+        };
+        let gossip = CancellationToken::new();
+        let membership = Membership::start(membership, parts, gossip.clone()).unwrap();
         let parts = tidemark_node::Parts {
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
             registry: Arc::clone(&self.registry),
-            listener: None,
+            port: Port::Open(listener),
+            membership,
+            connect: Arc::new(Tcp),
+            journal: None,
             store: self.store.clone(),
-            seed: self.starts + 1,
+            seed: self.starts,
+            planted: Planted::default(),
         };
-        self.starts += 1;
         let token = self.stop.child_token();
-        let started = Node::start(self.configs[node].clone(), parts, token.clone()).await.unwrap();
-        self.nodes[node] = Some((started, token));
+        let started = Node::start(config, parts, token.clone()).await.unwrap();
+        self.nodes[node] = Some(Running { node: started, token, _gossip: gossip.drop_guard() });
+        let running = self.nodes.iter().flatten().count();
+        self.until_active(node, running).await;
+    }
+}
+
+/// Waits until a view has so many nodes, all of them active.
+async fn until_all_active(mut view: watch::Receiver<Arc<View>>, nodes: usize) {
+    let all = |view: &Arc<View>| {
+        view.nodes().count() == nodes && view.nodes().all(|node| node.state == MemberState::Active)
+    };
+    let met = tokio::time::timeout(crate::PATIENCE, view.wait_for(all)).await.is_ok_and(|met| met.is_ok());
+    assert!(met, "{:?}", view.borrow());
+}
+
+/// Opens a port; one that was in use a moment ago may take a moment to be free.
+async fn listener(address: SocketAddr) -> TcpListener {
+    let deadline = tokio::time::Instant::now() + crate::PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{address}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The same for gossip.
+async fn socket(address: SocketAddr) -> UdpSocket {
+    let deadline = tokio::time::Instant::now() + crate::PATIENCE;
+    loop {
+        match UdpSocket::bind(address).await {
+            Ok(socket) => return socket,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{address}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -23,8 +23,8 @@ pub fn program() -> PathBuf {
 
 /// A port that nobody has at the moment.
 ///
-/// Static peers have to be known before anybody listens. Somebody else may take the port in between: [`start_all`] then
-/// begins again with others.
+/// Seeds have to be known before anybody listens. Somebody else may take the port in between: [`start_all`] then begins again
+/// with others.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -49,6 +49,17 @@ where
         return (addresses, processes);
     }
     panic!("somebody else takes every port");
+}
+
+/// Waits until members that serve at these addresses say that they are ready.
+pub async fn until_ready(addresses: &[String]) {
+    let deadline = tokio::time::Instant::now() + crate::PATIENCE;
+    for address in addresses {
+        while crate::http::Http::new(address).get("/readyz").await.0 != 200 {
+            assert!(tokio::time::Instant::now() < deadline, "{address} is not ready");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 /// A running command of the program; killed when dropped.

@@ -4,7 +4,7 @@
 use serde_json::Value;
 use tidemark_tests::http::Http;
 use tidemark_tests::logs::{KnownLog, assert_answers};
-use tidemark_tests::processes::{Process, run, start_all};
+use tidemark_tests::processes::{Process, run, start_all, until_ready};
 
 const READY_NODE: &str = "the node serves";
 const READY_COORDINATOR: &str = "coordinator is listening";
@@ -69,27 +69,27 @@ async fn a_log_replayed_into_a_single_node_gives_its_answers_on_the_command_line
 }
 
 #[tokio::test]
-async fn three_nodes_and_a_coordinator_pass_blocks_on_and_say_when_one_is_killed() {
+async fn three_nodes_with_one_owner_per_shard_pass_blocks_on_and_say_when_one_is_killed() {
     let ready = [READY_NODE, READY_NODE, READY_NODE, READY_COORDINATOR];
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().to_str().unwrap();
     let (addresses, mut processes) = start_all(4, &ready, |addresses| {
-        let members: Vec<String> = (0..3).map(|node| format!("n{node}={}", addresses[node])).collect();
-        let members = members.join(",");
+        let seeds = addresses[..3].join(",");
         let node = |me: usize| {
             let id = format!("n{me}");
             let (data, store) = (format!("{folder}/{me}"), format!("{folder}/history"));
-            let settings = ["node", "--id", &id, "--listen", &addresses[me], "--peers", &members];
-            let kept = ["--data", &data, "--store", &store];
+            let settings = ["node", "--id", &id, "--listen", &addresses[me], "--seeds", &seeds];
+            let kept = ["--data", &data, "--store", &store, "--replication", "1"];
             settings.iter().chain(&kept).chain(&KEEP_ALL).map(|&text| text.to_owned()).collect()
         };
-        let coordinator =
-            ["coordinator", "--http", &addresses[3], "--nodes", &members].map(str::to_owned).to_vec();
+        let coordinator = ["coordinator", "--http", &addresses[3], "--seeds", &seeds, "--replication", "1"];
+        let coordinator = coordinator.map(str::to_owned).to_vec();
         (0..3).map(node).chain([coordinator]).collect()
     })
     .await;
     let coordinator = processes.pop().unwrap();
     let mut nodes = processes;
+    until_ready(&addresses).await;
 
     let log = KnownLog::sample();
     let (to, at) = (format!("http://{}", addresses[1]), format!("http://{}", addresses[3]));

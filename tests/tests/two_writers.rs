@@ -37,7 +37,6 @@ async fn alone(
     Cluster::start_on(Some(store.clone()), 1, SHARDS, clock.clone(), |node, coordinator| {
         quick(node, coordinator);
         node.id = NodeId::new(name).unwrap();
-        node.peers = Vec::new();
         change(node);
     })
     .await

@@ -3,23 +3,31 @@
 //! Owns: their names, ports and folders.
 //! Does not own: what is sent to them and asked of them.
 
-use crate::serve::{Process, listen};
+use crate::serve::{Process, VERSION, listen, listen_gossip, reachable};
 use crate::settings::history::history_in;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 use tidemark_coordinator::{CoordinatorConfig, Running};
+use tidemark_membership::{ClusterFacts, ClusterKey, MembershipConfig, Timing};
 use tidemark_node::{Node, NodeConfig};
-use tidemark_rollup::member::{Member, NodeId};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tidemark_rollup::member::{MemberState, NodeId, Role, View};
+use tidemark_shell::port::Port;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The nodes' names.
 const NAMES: [&str; 3] = ["node-1", "node-2", "node-3"];
+
+/// How long the nodes may take to find one another.
+const MEET_WITHIN: Duration = Duration::from_secs(20);
 
 /// A running cluster.
 pub(super) struct DemoCluster {
     nodes: Vec<Node>,
     coordinator: Running,
+    /// Gossip ends with the cluster.
+    _gossip: DropGuard,
 }
 
 /// Where a cluster is reached from this machine.
@@ -37,23 +45,58 @@ impl DemoCluster {
         folder: &Path,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        // All ports are open before any node starts, so that every node knows where the others are.
-        let members = open(first).await?;
         let process = Process::new();
-        let metrics = process.node_metrics();
-        let all: Vec<Member> = members.iter().map(|(member, _)| member.clone()).collect();
+        let (metrics, membership_metrics) = (process.node_metrics(), process.membership_metrics());
+        let gossip = CancellationToken::new();
         let mut nodes = Vec::new();
-        for (member, listener) in members {
+        let mut seeds = Vec::new();
+        for (at, name) in NAMES.into_iter().enumerate() {
+            let address = if at == 0 { first } else { SocketAddr::new(first.ip(), 0) };
+            let listener = listen(address, "--listen").await?;
+            let address = reachable(listener.local_addr()?);
+            let socket = listen_gossip((SocketAddr::new(address.ip(), 0), false)).await?;
             let config = NodeConfig {
-                peers: all.iter().filter(|other| other.id != member.id).cloned().collect(),
                 store: Some(history_in(folder)),
-                ..NodeConfig::new(member.id.clone(), listener.local_addr()?, folder.join(member.id.as_str()))
+                // Nobody waits for the others of a cluster that goes away as a whole.
+                drain_timeout: Duration::ZERO,
+                ..NodeConfig::new(NodeId::new(name)?, address, folder.join(name))
             };
-            nodes.push(process.start_node(config, metrics.clone(), listener, shutdown).await?);
+            let membership = MembershipConfig {
+                id: config.id.clone(),
+                role: Role::Node,
+                zone: None,
+                address: address.to_string(),
+                gossip: socket.local_addr()?,
+                seeds: seeds.clone(),
+                facts: ClusterFacts {
+                    cluster: "demo".to_owned(),
+                    shards: config.shards,
+                    replication: config.replication,
+                    schema: config.schema.fingerprint(),
+                },
+                // Others on this machine may run a demo as well.
+                key: ClusterKey::of(&folder.to_string_lossy()),
+                timing: Timing::default(),
+                folder: None,
+                version: VERSION.to_owned(),
+            };
+            seeds.push(membership.gossip.to_string());
+            let membership = process.join(membership, &membership_metrics, socket, &gossip)?;
+            let node = process.start_node(config, metrics.clone(), listener, membership, shutdown).await?;
+            nodes.push(node);
         }
         let config = CoordinatorConfig { http, ..CoordinatorConfig::default() };
-        let coordinator = process.start_coordinator(config, nodes[0].view(), shutdown).await?;
-        Ok(Self { nodes, coordinator })
+        let view = nodes[0].view();
+        let coordinator = process.start_coordinator(config, Port::At(http), view.clone(), shutdown).await?;
+        let all = |view: &Arc<View>| {
+            view.nodes().filter(|node| node.state == MemberState::Active).count() == NAMES.len()
+        };
+        let mut view = view;
+        let met = tokio::time::timeout(MEET_WITHIN, view.wait_for(all)).await;
+        if met.is_err() {
+            anyhow::bail!("the demo's nodes did not find one another within {MEET_WITHIN:?}");
+        }
+        Ok(Self { nodes, coordinator, _gossip: gossip.drop_guard() })
     }
 
     /// Where it is reached.
@@ -73,31 +116,10 @@ impl DemoCluster {
     }
 }
 
-async fn open(first: SocketAddr) -> anyhow::Result<Vec<(Member, TcpListener)>> {
-    let mut members = Vec::new();
-    for (at, name) in NAMES.into_iter().enumerate() {
-        let address = if at == 0 { first } else { SocketAddr::new(first.ip(), 0) };
-        let listener = listen(address, "--listen").await?;
-        let member =
-            Member { id: NodeId::new(name)?, address: reachable(listener.local_addr()?).to_string() };
-        members.push((member, listener));
-    }
-    Ok(members)
-}
-
-/// Where somebody on this machine reaches who listens on `address`.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::TcpListener;
 
     #[test]
     fn who_listens_everywhere_is_reached_here() {

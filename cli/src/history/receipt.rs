@@ -71,26 +71,27 @@ impl Receipt {
 
 type Receipts = BTreeMap<(u32, String), Receipt>;
 
-/// Asks every node, and prints what they say together.
+/// Asks one owner of each shard, and prints what they say together.
 pub(crate) async fn run(options: &ReceiptOptions) -> anyhow::Result<()> {
     let (from, to) = options.range.buckets()?;
     let mut first = connect(&options.node).await?;
-    let members = first.members(v1::MembersRequest {}).await.map_err(|status| {
+    let placement = first.placement(v1::PlacementRequest {}).await.map_err(|status| {
         anyhow::anyhow!(
-            "{} does not tell its members: {}; a coordinator is no node",
+            "{} does not tell who owns what: {}; a coordinator is no node",
             options.node,
             status.message()
         )
     })?;
     let (mut receipts, mut gaps) = (Receipts::new(), BTreeSet::new());
-    for member in members.into_inner().members {
+    for (node, shards) in tellers(placement.get_ref()) {
         let request = v1::ReceiptsRequest {
             site: options.site.clone(),
             from_s: from.as_unix_seconds(),
             to_s: to.as_unix_seconds(),
+            shards,
         };
         let asked = async {
-            let mut client = connect(&format!("http://{}", member.address)).await?;
+            let mut client = connect(&format!("http://{}", node.address)).await?;
             client.receipts(request).await.map_err(|status| anyhow::anyhow!("{}", status.message()))
         };
         match asked.await {
@@ -99,7 +100,7 @@ pub(crate) async fn run(options: &ReceiptOptions) -> anyhow::Result<()> {
                 gaps.extend(reply.gaps);
                 reply.receipts.iter().for_each(|receipt| add(&mut receipts, receipt));
             }
-            Err(error) => _ = gaps.insert(format!("{}: {error:#}", member.id)),
+            Err(error) => _ = gaps.insert(format!("{}: {error:#}", node.id)),
         }
     }
     let text = match options.json {
@@ -111,6 +112,17 @@ pub(crate) async fn run(options: &ReceiptOptions) -> anyhow::Result<()> {
         true => Ok(()),
         false => anyhow::bail!("the receipts are not complete"),
     }
+}
+
+/// Which node is to tell of which shards: the first owner of each, so that each is told of once.
+fn tellers(placement: &v1::PlacementReply) -> Vec<(v1::Member, Vec<u32>)> {
+    let mut shards: Vec<Vec<u32>> = vec![Vec::new(); placement.nodes.len()];
+    for (shard, owners) in (0..).zip(&placement.owners) {
+        if let Some(shards) = owners.writers.first().and_then(|&first| shards.get_mut(first as usize)) {
+            shards.push(shard);
+        }
+    }
+    placement.nodes.iter().cloned().zip(shards).filter(|(_, shards)| !shards.is_empty()).collect()
 }
 
 async fn connect(node: &str) -> anyhow::Result<AdminClient<Channel>> {

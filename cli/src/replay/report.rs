@@ -105,6 +105,7 @@ mod tests {
             duplicate: 40,
             rejected: BTreeMap::from([(Reason::BadUrl, 7)]),
             retries: 2,
+            ..Totals::default()
         };
         ReplayReport {
             lines: 10_001,

@@ -3,6 +3,7 @@
 //! Owns: the flags, their defaults and their help.
 //! Does not own: what a coordinator does with its settings (`tidemark_coordinator`).
 
+use super::gossip::GossipSettings;
 use super::node::{DEFAULT_HTTP, text};
 use super::{ClusterSettings, LogSettings, Sources, values};
 use crate::failure::Misuse;
@@ -11,7 +12,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 use tidemark_coordinator::CoordinatorConfig;
-use tidemark_rollup::member::{Member, View};
+use tidemark_rollup::member::NodeId;
 
 /// Settings of a coordinator.
 #[derive(Clone, Debug, Args)]
@@ -35,17 +36,12 @@ pub(crate) struct CoordinatorSettings {
     )]
     pub(crate) http: SocketAddr,
 
-    /// The nodes of the cluster, each as id=host:port, separated by commas
-    ///
-    /// All of them, under their own names: a shorter list asks the wrong nodes, and answers are partial.
-    #[arg(
-        long,
-        value_name = "ID=HOST:PORT",
-        value_parser = values::member,
-        value_delimiter = ',',
-        help_heading = "Cluster"
-    )]
-    pub(crate) nodes: Vec<Member>,
+    /// Name of the coordinator, unique in the cluster [default: made up at each start]
+    #[arg(long, value_name = "NAME", value_parser = values::node_id, help_heading = "Cluster")]
+    pub(crate) id: Option<NodeId>,
+
+    #[command(flatten)]
+    pub(crate) gossip: GossipSettings,
 
     #[command(flatten)]
     pub(crate) cluster: ClusterSettings,
@@ -102,11 +98,15 @@ impl CoordinatorSettings {
     /// The coordinator's configuration.
     ///
     /// # Errors
-    /// Where settings contradict one another.
+    /// Where settings contradict one another, or there is no seed.
     pub(crate) fn config(&self) -> Result<CoordinatorConfig, Misuse> {
+        if self.gossip.seeds.is_empty() {
+            return Err(Misuse::new("a coordinator needs a node to begin with: give --seeds host:port,..."));
+        }
         Ok(CoordinatorConfig {
             http: self.http,
             shards: self.cluster.shards,
+            replication: self.gossip.replication,
             schema: self.cluster.schema()?,
             dimension_values: self.cluster.dimension_values,
             query_timeout: self.query_timeout,
@@ -115,16 +115,5 @@ impl CoordinatorSettings {
             max_posts: self.max_posts,
             max_connections: self.max_connections,
         })
-    }
-
-    /// The nodes.
-    ///
-    /// # Errors
-    /// Where there are none, or two have one name.
-    pub(crate) fn view(&self) -> Result<View, Misuse> {
-        if self.nodes.is_empty() {
-            return Err(Misuse::new("a coordinator needs to know its nodes: give --nodes id=host:port,..."));
-        }
-        View::new(self.nodes.clone()).map_err(|error| Misuse::new(format!("nodes: {error}")))
     }
 }

@@ -11,6 +11,7 @@ use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
+use tidemark_rollup::placement::Replication;
 use tidemark_rollup::sharding::ShardCount;
 use toml::{Table, Value};
 
@@ -96,6 +97,7 @@ impl Kind {
             TypeId::of::<u64>(),
             TypeId::of::<NonZeroUsize>(),
             TypeId::of::<ShardCount>(),
+            TypeId::of::<Replication>(),
         ];
         match value {
             value if value == TypeId::of::<bool>() => Self::Boolean,

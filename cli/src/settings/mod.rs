@@ -10,6 +10,7 @@
 
 pub(crate) mod coordinator;
 pub(crate) mod file;
+pub(crate) mod gossip;
 pub(crate) mod history;
 pub(crate) mod node;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Owns: the flags, their defaults and their help, and the settings of a coordinator in the same process.
 //! Does not own: what a node does with its settings (`tidemark_node`).
 
+use super::gossip::GossipSettings;
 use super::history::HistorySettings;
 use super::values::{self, Bytes};
 use super::{ClusterSettings, LogSettings, Sources};
@@ -14,12 +15,13 @@ use std::time::Duration;
 use tidemark_coordinator::CoordinatorConfig;
 use tidemark_node::NodeConfig;
 use tidemark_node::config::{
-    DEFAULT_FORWARD_TIMEOUT, DEFAULT_IN_FLIGHT_BYTES, DEFAULT_MAX_QUERIES, DEFAULT_MEMORY_BUDGET_BYTES,
+    DEFAULT_BACKUP_FLUSH, DEFAULT_CHECK_EVERY, DEFAULT_DRAIN_TIMEOUT, DEFAULT_FORWARD_TIMEOUT,
+    DEFAULT_IN_FLIGHT_BYTES, DEFAULT_MAX_QUERIES, DEFAULT_MEMORY_BUDGET_BYTES, DEFAULT_PEER_BYTES,
     DEFAULT_QUERY_TIMEOUT,
 };
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::{DEFAULT_ACCEPT_LATE, TimeRules};
-use tidemark_rollup::member::{Member, NodeId};
+use tidemark_rollup::member::{NodeId, Zone};
 
 /// Where a coordinator listens unless it is told otherwise.
 pub(crate) const DEFAULT_HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8100);
@@ -56,18 +58,14 @@ pub(crate) struct NodeSettings {
     )]
     pub(crate) listen: SocketAddr,
 
-    /// The nodes of the cluster, each as id=host:port, separated by commas
+    /// Where the node stands: a rack, a building, a region
     ///
-    /// All nodes can have the same list: an entry of this node's own id says where others reach it, which is otherwise where
-    /// it listens. Without peers the node is a cluster of one.
-    #[arg(
-        long,
-        value_name = "ID=HOST:PORT",
-        value_parser = values::member,
-        value_delimiter = ',',
-        help_heading = "Cluster"
-    )]
-    pub(crate) peers: Vec<Member>,
+    /// Owners of a shard are spread over zones, so that a zone that fails takes only one of them.
+    #[arg(long, value_name = "NAME", value_parser = values::zone, help_heading = "Cluster")]
+    pub(crate) zone: Option<Zone>,
+
+    #[command(flatten)]
+    pub(crate) gossip: GossipSettings,
 
     /// Run a coordinator in the same process
     ///
@@ -145,6 +143,24 @@ pub(crate) struct NodeSettings {
     #[command(flatten)]
     pub(crate) history: HistorySettings,
 
+    /// Owners that must have an event before it is acknowledged; all that are present have it in any case
+    ///
+    /// More keeps acknowledged events through worse accidents; while fewer nodes are present, nothing is taken in.
+    #[arg(long, value_name = "COUNT", default_value_t = NonZeroUsize::MIN, help_heading = "Events")]
+    pub(crate) min_owners: NonZeroUsize,
+
+    /// How long a node that is told to stop may take to hand over what is not committed
+    ///
+    /// What it has not handed over by then is in its journal alone, until it is started again.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = values::duration,
+        default_value = text(DEFAULT_DRAIN_TIMEOUT),
+        help_heading = "Limits"
+    )]
+    pub(crate) drain_timeout: Duration,
+
     /// How long another node may take to acknowledge events that are passed on to it
     ///
     /// Longer outlasts a pause of that node; shorter tells the sender sooner to send again, which is harmless.
@@ -156,6 +172,18 @@ pub(crate) struct NodeSettings {
         help_heading = "Limits"
     )]
     pub(crate) forward_timeout: Duration,
+
+    /// Bytes of events on their way to one other node; beyond it senders of such events are told to wait
+    ///
+    /// More keeps a distant node busy; less bounds what a node that hangs can hold up. At least two batches, 8MiB.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = values::size_of_batches,
+        default_value = mebibytes(DEFAULT_PEER_BYTES as u64),
+        help_heading = "Limits"
+    )]
+    pub(crate) peer_bytes: Bytes,
 
     /// How long the node works on its part of a query [default: 10s; with --single 2s, then for the whole query]
     ///
@@ -176,9 +204,10 @@ impl NodeSettings {
     /// # Errors
     /// Where settings contradict one another.
     pub(crate) fn node_config(&self, address: SocketAddr) -> Result<NodeConfig, Misuse> {
-        let id = self.id.clone().map_or_else(|| id_of(address), Ok)?;
-        let peers = self.peers.clone();
-        if self.history.store.store.is_none() && peers.iter().any(|peer| peer.id != id) {
+        let id = self.node_id(address)?;
+        let own = [Some(address), self.gossip.advertise, self.gossip.gossip];
+        let own: Vec<String> = own.into_iter().flatten().map(|own| own.to_string()).collect();
+        if self.history.store.store.is_none() && self.gossip.seeds.iter().any(|seed| !own.contains(seed)) {
             return Err(Misuse::new(
                 "store is not set: nodes of one cluster share their history; give all of them the same --store, a folder \
                  that all reach or s3://bucket/prefix"
@@ -189,7 +218,8 @@ impl NodeSettings {
         Ok(NodeConfig {
             id,
             listen: address,
-            peers,
+            replication: self.gossip.replication,
+            min_owners: self.min_owners,
             shards: self.cluster.shards,
             schema: self.cluster.schema()?,
             keep_params: keep_params.map_err(|error| Misuse::new(error.to_string()))?,
@@ -208,9 +238,21 @@ impl NodeSettings {
             compact_after: self.history.compact_after,
             retention: self.history.retention.retention(),
             forward_timeout: self.forward_timeout,
+            peer_bytes: usize::try_from(self.peer_bytes.0).unwrap_or(usize::MAX),
+            drain_timeout: self.drain_timeout,
+            backup_flush: DEFAULT_BACKUP_FLUSH,
+            check_every: DEFAULT_CHECK_EVERY,
             query_timeout: self.query_timeout.unwrap_or(DEFAULT_QUERY_TIMEOUT),
             max_queries: self.max_queries,
         })
+    }
+
+    /// The node's name; `address` is where it really listens.
+    ///
+    /// # Errors
+    /// Where no name follows from that.
+    pub(crate) fn node_id(&self, address: SocketAddr) -> Result<NodeId, Misuse> {
+        self.id.clone().map_or_else(|| id_of(address), Ok)
     }
 
     /// The configuration of the coordinator in the same process, where there is to be one.
@@ -228,6 +270,7 @@ impl NodeSettings {
                 Ok(Some(CoordinatorConfig {
                     http: http.unwrap_or(DEFAULT_HTTP),
                     shards: self.cluster.shards,
+                    replication: self.gossip.replication,
                     schema: self.cluster.schema()?,
                     dimension_values: self.cluster.dimension_values,
                     query_timeout: self.query_timeout.unwrap_or(defaults.query_timeout),

@@ -10,11 +10,19 @@ use tidemark_node::NodeConfig;
 const EXAMPLE: &str = include_str!("../../../deploy/tidemark.toml");
 
 /// A value that is not the default, for every setting of every serving command, as the file has it and as text.
-const VALUES: [(&str, &str, &str); 35] = [
+const VALUES: [(&str, &str, &str); 43] = [
     ("id", r#""n1""#, "n1"),
     ("listen", r#""127.0.0.1:7200""#, "127.0.0.1:7200"),
-    ("peers", r#"["n2=h:1", "n3=h:2"]"#, "n2=h:1 n3=h:2"),
-    ("nodes", r#"["n2=h:1"]"#, "n2=h:1"),
+    ("zone", r#""rack-7""#, "rack-7"),
+    ("seeds", r#"["h:1", "g:2"]"#, "h:1 g:2"),
+    ("gossip", r#""127.0.0.1:7300""#, "127.0.0.1:7300"),
+    ("advertise", r#""10.0.0.1:7200""#, "10.0.0.1:7200"),
+    ("cluster", r#""east""#, "east"),
+    ("cluster_key", r#""sixteen characters""#, "sixteen characters"),
+    ("replication", "3", "3"),
+    ("min_owners", "2", "2"),
+    ("drain_timeout", r#""5s""#, "5s"),
+    ("peer_bytes", r#""9MiB""#, "9MiB"),
     ("single", "true", "true"),
     ("http", r#""127.0.0.1:8200""#, "127.0.0.1:8200"),
     ("shards", "16", "16"),
@@ -57,7 +65,7 @@ fn raw(matches: &ArgMatches, id: &str) -> String {
     values.map(|value| value.to_str().unwrap()).collect::<Vec<_>>().join(" ")
 }
 
-fn node_settings(text: &str, flags: &[&str]) -> NodeSettings {
+pub(crate) fn node_settings(text: &str, flags: &[&str]) -> NodeSettings {
     let command = file::with_defaults_from(serving("node"), text, &BTreeSet::new()).unwrap();
     let matches = command.try_get_matches_from([&["node"], flags].concat()).unwrap();
     NodeSettings::from_arg_matches(&matches).unwrap()
@@ -133,7 +141,9 @@ fn a_value_that_cannot_be_is_named_with_its_key_and_with_what_can() {
         (r#"dimensions = "country""#, r#"dimensions = "country": give an array"#),
         ("dimensions = [1]", "dimensions = [1]: every element has to be a text in quotes"),
         (r#"measures = ["views"]"#, r#"measures = ["views"]: "views" is no measure: write name=count(kind)"#),
-        (r#"peers = ["10.0.0.2:7100"]"#, "is no member: write id=host:port"),
+        (r#"seeds = ["10.0.0.2"]"#, "is no address: write host:port"),
+        ("replication = 0", "is no number of owners: give 1 to 7"),
+        (r#"cluster_key = "short""#, "is too short"),
         (r#"listen = "localhost""#, "is no address to listen on"),
         (r#"memory_budget = "4G""#, "is no size"),
         (r#"log = "loud=very""#, "is no log filter"),
@@ -178,7 +188,7 @@ fn what_the_example_file_leaves_out_is_valid_where_the_mark_is_removed() {
         })
         .collect();
     let config = node_config(&uncommented, &[]);
-    assert_eq!((config.id.as_str(), config.peers.len()), ("n1", 3));
+    assert_eq!((config.id.as_str(), config.store.is_some()), ("n1", true));
 }
 
 #[test]
@@ -192,7 +202,7 @@ fn an_address_for_http_needs_a_coordinator_to_listen_there() {
 }
 
 #[test]
-fn a_coordinator_needs_nodes() {
+fn a_coordinator_needs_a_node_to_begin_with() {
     let parse = |flags: &[&str]| {
         let words = [&["tidemark", "coordinator"], flags].concat();
         let words: Vec<_> = words.into_iter().map(Into::into).collect();
@@ -201,9 +211,8 @@ fn a_coordinator_needs_nodes() {
             other => panic!("{other:?}"),
         }
     };
-    assert!(parse(&[]).view().unwrap_err().to_string().contains("--nodes"));
-    assert!(parse(&["--nodes", "n=h:1,n=h:2"]).view().is_err());
-    assert_eq!(parse(&["--nodes", "n=h:1,m=h:2"]).view().unwrap().members().len(), 2);
+    assert!(parse(&[]).config().unwrap_err().to_string().contains("--seeds"));
+    assert_eq!(parse(&["--seeds", "h:1,g:2"]).config().unwrap().replication.get(), 2);
 }
 
 #[test]

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tidemark_history::store::Location;
 use tidemark_journal::{SyncPolicy, SyncPolicyError};
 use tidemark_rollup::canonical::{self, KeepParams};
-use tidemark_rollup::member::{Member, NodeId};
+use tidemark_rollup::member::{NodeId, Zone, ZoneError};
+use tidemark_rollup::placement::Replication;
 use tidemark_rollup::schema::Measure;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::parse_offset;
@@ -116,17 +117,36 @@ pub(crate) fn node_id(text: &str) -> Result<NodeId, String> {
     NodeId::new(text).map_err(|error| error.to_string())
 }
 
-/// Parses `id=host:port`.
-pub(crate) fn member(text: &str) -> Result<Member, String> {
-    let error = || format!("{text:?} is no member: write id=host:port, like n2=10.0.0.2:7100");
-    let (id, address) = text.split_once('=').ok_or_else(error)?;
-    let (host, port) = address.rsplit_once(':').ok_or_else(error)?;
+/// Checks `host:port`.
+pub(crate) fn host_port(text: &str) -> Result<String, String> {
+    let error =
+        || format!("{text:?} is no address: write host:port, like 10.0.0.2:7100 or node-2.example:7100");
+    let (host, port) = text.rsplit_once(':').ok_or_else(error)?;
     let in_brackets = host.starts_with('[') && host.ends_with(']');
     let host_is_plain = !host.is_empty() && (in_brackets || !host.contains([':', '/', ' ']));
     match host_is_plain && port.parse::<u16>().is_ok_and(|port| port > 0) {
-        true => Ok(Member { id: node_id(id)?, address: address.to_owned() }),
+        true => Ok(text.to_owned()),
         false => Err(error()),
     }
+}
+
+/// Parses the name of a zone.
+pub(crate) fn zone(text: &str) -> Result<Zone, String> {
+    text.parse().map_err(|error: ZoneError| error.to_string())
+}
+
+/// Checks the secret of a cluster.
+pub(crate) fn cluster_key(text: &str) -> Result<String, String> {
+    match text.chars().count() >= 16 {
+        true => Ok(text.to_owned()),
+        false => Err("is too short: give at least 16 characters".to_owned()),
+    }
+}
+
+/// Parses a number of owners.
+pub(crate) fn replication(text: &str) -> Result<Replication, String> {
+    let owners = text.parse().ok().and_then(Replication::new);
+    owners.ok_or_else(|| format!("{text:?} is no number of owners: give 1 to {}", Replication::MAX))
 }
 
 /// Parses a number of shards.
@@ -243,15 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn members_are_a_name_and_an_address() {
-        let parsed = member("n2=10.0.0.2:7100").unwrap();
-        assert_eq!((parsed.id.as_str(), parsed.address.as_str()), ("n2", "10.0.0.2:7100"));
-        assert!(member("n2=node-2.internal:7100").is_ok());
-        assert!(member("n2=[::1]:7100").is_ok());
+    fn a_member_is_a_host_and_a_port() {
+        for text in ["10.0.0.2:7100", "node-2.internal:7100", "[::1]:7100"] {
+            assert_eq!(host_port(text).as_deref(), Ok(text));
+        }
         for text in
-            ["n2", "10.0.0.2:7100", "n2=", "n2=host", "n2=host:0", "n2=host:http", "n2=::1:7100", "a b=h:1"]
+            ["n2", "10.0.0.2", "host:", "host:0", "host:http", "::1:7100", "a b:1", "http://h:1", ":1"]
         {
-            member(text).expect_err(text);
+            host_port(text).expect_err(text);
         }
     }
 

@@ -64,6 +64,7 @@ impl Repair {
             let owners = self.owners.borrow();
             (owners.state(), owners.view.members().len() == 1)
         };
+        let life = self.ownership().life();
         let is_leaving = self.is_leaving.load(Ordering::Relaxed);
         match state {
             // Others gave this node up while it left: it goes on leaving.
@@ -75,8 +76,10 @@ impl Repair {
                     (ownership.has_joined(&holds), ownership.counts().0)
                 };
                 if has_joined && !waits {
-                    tracing::info!(node = %self.me, shards = owned, took = ?self.started.elapsed(), "has what others have, and answers queries");
-                    self.membership.set_state(MemberState::Active).await;
+                    // Not if others gave this node up in this very moment: then it lacks what was written meanwhile.
+                    if self.membership.set_state_in(life, MemberState::Active).await {
+                        tracing::info!(node = %self.me, "has what others have of {owned} shards, and answers for them");
+                    }
                 }
             }
             MemberState::Active if is_leaving => self.membership.set_state(MemberState::Leaving).await,

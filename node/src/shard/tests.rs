@@ -1,6 +1,7 @@
 //! Whole nodes in one process, and shards that fail.
 
 use crate::metrics::NodeMetrics;
+use crate::planted::Planted;
 use crate::remembered::Remembered;
 use crate::{Node, NodeConfig, Parts};
 use bytes::Bytes;
@@ -8,13 +9,17 @@ use prometheus_client::registry::Registry;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidemark_history::store::Location;
+use tidemark_membership::Membership;
 use tidemark_proto::v1;
 use tidemark_proto::v1::cluster_client::ClusterClient;
 use tidemark_proto::v1::ingest_client::IngestClient;
 use tidemark_proto::v1::{Reason, RefusalReason};
-use tidemark_rollup::member::{Member, NodeId};
+use tidemark_rollup::member::{Member, NodeId, View};
+use tidemark_rollup::placement::Replication;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::{Clock, EventTime};
+use tidemark_shell::link::Tcp;
+use tidemark_shell::port::Port;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +43,11 @@ struct Cluster {
 
 impl Cluster {
     async fn of(names: &[&str], change: impl Fn(&mut NodeConfig)) -> Self {
+        Self::with(names, Vec::new(), change).await
+    }
+
+    /// The same with further members that are not there.
+    async fn with(names: &[&str], others: Vec<Member>, change: impl Fn(&mut NodeConfig)) -> Self {
         let registry = Arc::new(Mutex::new(Registry::default()));
         let metrics = NodeMetrics::new(&mut registry.lock().unwrap());
         let stop = CancellationToken::new();
@@ -45,25 +55,30 @@ impl Cluster {
         for name in names {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
-            listeners.push((Member { id: NodeId::new(*name).unwrap(), address }, listener));
+            listeners.push((Member::node(NodeId::new(*name).unwrap(), address), listener));
         }
-        let members: Vec<Member> = listeners.iter().map(|(member, _)| member.clone()).collect();
+        let members = listeners.iter().map(|(member, _)| member.clone()).chain(others);
+        let view = View::new(members.collect()).unwrap();
         let mut nodes = Vec::new();
         let folder = tempfile::tempdir().unwrap();
         for (me, listener) in listeners {
             let data = folder.path().join(me.id.as_str());
             let mut config = NodeConfig::new(me.id.clone(), "127.0.0.1:0".parse().unwrap(), data);
             config.store = Some(Location::Folder(folder.path().join("history")));
-            config.peers = members.iter().filter(|member| member.id != me.id).cloned().collect();
+            config.replication = Replication::ONE;
             config.shards = ShardCount::new(8).unwrap();
             change(&mut config);
             let parts = Parts {
                 clock: Arc::new(FixedClock),
                 metrics: metrics.clone(),
                 registry: Arc::clone(&registry),
-                listener: Some(listener),
+                port: Port::Open(listener),
+                membership: Membership::fixed(me.id.clone(), view.clone()),
+                connect: Arc::new(Tcp),
+                journal: None,
                 store: None,
                 seed: nodes.len() as u64,
+                planted: Planted::default(),
             };
             nodes.push(Node::start(config, parts, stop.clone()).await.unwrap());
         }
@@ -297,15 +312,18 @@ async fn malformed_and_misplaced_blocks_are_refused_by_name() {
         event_count: 3,
         columns: Bytes::from_static(b"nonsense"),
     };
-    let blocks = vec![
+    let blocks = [
         block.clone(),
         v1::Block { shard: 99, ..block.clone() },
         v1::Block { producer: Bytes::new(), ..block.clone() },
         v1::Block { sealed_at_ms: 0, ..block.clone() },
         v1::Block { event_count: u32::MAX, ..block },
     ];
-    let reasons: Vec<_> =
-        cluster.blocks(0, blocks).await.iter().map(|ack| ack.refused.as_ref().unwrap().reason()).collect();
+    let numbered = (1..).zip(blocks).map(|(seq, block)| v1::Block { seq, ..block }).collect();
+    // They come in any order.
+    let mut acks = cluster.blocks(0, numbered).await;
+    acks.sort_by_key(|ack| ack.seq);
+    let reasons: Vec<_> = acks.iter().map(|ack| ack.refused.as_ref().unwrap().reason()).collect();
     let expected = [
         RefusalReason::Malformed,
         RefusalReason::WrongShard,
@@ -371,10 +389,8 @@ async fn an_owner_that_is_gone_is_told_to_the_producer_and_the_batch_can_be_sent
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = gone.local_addr().unwrap().to_string();
     drop(gone);
-    let cluster = Cluster::of(&["a"], |config| {
-        config.peers.push(Member { id: NodeId::new("gone").unwrap(), address: address.clone() });
-    })
-    .await;
+    let gone = Member::node(NodeId::new("gone").unwrap(), address.clone());
+    let cluster = Cluster::with(&["a"], vec![gone], |_| {}).await;
     let ack = cluster.rows(0, vec![batch(1, pages(100))]).await.remove(0);
     let refused = ack.refused.unwrap();
     assert_eq!(refused.reason(), RefusalReason::OwnerUnavailable);
