@@ -413,3 +413,6 @@ impl Protocol {
         self.foca.iter_membership_state().any(|member| member.id().id == *id && member.id().is_gone())
     }
 }
+
+#[cfg(test)]
+mod tests;

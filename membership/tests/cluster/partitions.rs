@@ -6,7 +6,7 @@ use std::time::Duration;
 #[tokio::test(start_paused = true)]
 async fn two_and_three_that_were_apart_for_a_minute_meet_again() {
     let mut times = Vec::new();
-    for seed in 0..40 {
+    for seed in 0..20 {
         let mut cluster = Cluster::empty(seed, if seed % 2 == 0 { FINE } else { ROUGH });
         for name in names(5) {
             cluster.start(&name, node(&name));
@@ -26,7 +26,7 @@ async fn two_and_three_that_were_apart_for_a_minute_meet_again() {
         assert!(cluster.agree() || seed % 2 == 1, "seed {seed} fell apart again: {:?}", cluster.all());
     }
     times.sort();
-    println!("2|3 apart for 60 s: whole again after {:?} (median), {:?} (most)", times[20], times[39]);
+    println!("2|3 apart for 60 s: whole again after {:?} (median), {:?} (most)", times[10], times[19]);
 }
 
 #[tokio::test(start_paused = true)]
