@@ -6,7 +6,7 @@ use std::time::Duration;
 #[tokio::test(start_paused = true)]
 async fn two_and_three_that_were_apart_for_a_minute_meet_again() {
     let mut times = Vec::new();
-    for seed in 0..20 {
+    for seed in 0..10 {
         let mut cluster = Cluster::empty(seed, if seed % 2 == 0 { FINE } else { ROUGH });
         for name in names(5) {
             cluster.start(&name, node(&name));
@@ -26,13 +26,13 @@ async fn two_and_three_that_were_apart_for_a_minute_meet_again() {
         assert!(cluster.agree() || seed % 2 == 1, "seed {seed} fell apart again: {:?}", cluster.all());
     }
     times.sort();
-    println!("2|3 apart for 60 s: whole again after {:?} (median), {:?} (most)", times[10], times[19]);
+    println!("2|3 apart for 60 s: whole again after {:?} (median), {:?} (most)", times[5], times[9]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_nodes_that_lost_each_other_meet_again_also_where_only_one_knows_a_seed() {
     let mut times = Vec::new();
-    for seed in 0..20 {
+    for seed in 0..10 {
         let mut cluster = Cluster::empty(seed, FINE);
         cluster.start("n0", node("n0").with_seeds(&[]));
         cluster.start("n1", node("n1").with_seeds(&["n0"]));
@@ -46,8 +46,8 @@ async fn two_nodes_that_lost_each_other_meet_again_also_where_only_one_knows_a_s
         times.push(took.unwrap_or_else(|| panic!("seed {seed} did not heal: {:?}", cluster.all())));
     }
     times.sort();
-    println!("1|1 apart for 60 s: whole again after {:?} (median), {:?} (most)", times[10], times[19]);
-    assert!(times[19] < Duration::from_secs(15));
+    println!("1|1 apart for 60 s: whole again after {:?} (median), {:?} (most)", times[5], times[9]);
+    assert!(times[9] < Duration::from_secs(15));
 }
 
 #[tokio::test(start_paused = true)]
