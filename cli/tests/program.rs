@@ -73,10 +73,37 @@ fn events_that_are_too_old_for_the_node_come_with_a_hint() {
 fn members_are_listed_with_their_shards() {
     let (_server, node, coordinator) = single(&["--id", "n1", "--shards", "16"]);
     let text = stdout(&run(&["members", "--to", &node]));
-    assert!(text.contains("n1") && text.contains("1 node, 16 shards"), "{text}");
+    assert!(text.contains("n1") && text.contains("16") && text.contains("1 member\n"), "{text}");
+    let text = stdout(&run(&["placement", "--to", &node]));
+    assert!(text.contains("n1 owns 16 shards, 16 of them as the first owner"), "{text}");
     let output = run(&["members", "--to", &coordinator]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("a coordinator is no node"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_node_that_is_drained_stops_and_ends_with_0() {
+    let (mut server, node, _) = single(&["--id", "n1"]);
+    let text = stdout(&run(&["drain", "--to", &node]));
+    assert!(text.contains("hands over what is not committed"), "{text}");
+    assert_eq!(server.exit_code(), 0);
+}
+
+#[test]
+fn a_member_of_another_number_of_shards_is_refused_and_both_say_so() {
+    let store = tempfile::tempdir().unwrap();
+    let folder = |name: &str| store.path().join(name).to_str().unwrap().to_owned();
+    let (shared, first, second) = (folder("history"), folder("a"), folder("b"));
+    let (mut server, node, _) =
+        single(&["--id", "a", "--shards", "16", "--store", &shared, "--data", &first]);
+    let seed = node.trim_start_matches("http://");
+    let flags = ["node", "--id", "b", "--listen", "127.0.0.1:0", "--shards", "32", "--seeds", seed];
+    let output = run(&[&flags[..], &["--store", &folder("other"), "--data", &second]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("16") && said.contains("32") && said.contains("shards"), "{said}");
+    let line = server.line_with("refused");
+    assert!(line.contains("16") && line.contains("32"), "{line}");
 }
 
 #[test]

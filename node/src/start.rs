@@ -233,7 +233,7 @@ impl Node {
             owners: shard_parts.owners.clone(),
         };
         let routes = pages.add_to(routes(services).await?.into_axum_router());
-        tracing::info!(node = %config.id, %address, "the node serves");
+        tracing::info!(node = %config.id, %address, shards = config.shards.get(), "the node serves");
         let (id, drain_timeout) = (config.id.clone(), config.drain_timeout);
         let chores = Chores {
             config,
