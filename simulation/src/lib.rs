@@ -50,6 +50,7 @@
 #![deny(unsafe_code)]
 
 mod body;
+pub mod cluster;
 mod context;
 mod datagrams;
 mod disk;
@@ -58,6 +59,7 @@ mod host;
 mod link;
 mod net;
 mod random;
+pub mod seeds;
 mod serve;
 mod store;
 mod time;
