@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be here is a failed test")]
 
+pub mod churn;
 pub mod history_support;
 pub mod http;
 pub mod in_process;
 pub mod logs;
+pub mod netns;
 pub mod processes;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! The program itself, as real processes.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -76,7 +77,23 @@ impl Process {
     /// # Errors
     /// What it logged, where it never said so.
     pub async fn start(arguments: &[&str], ready: &str) -> Result<Self, String> {
-        let mut child = Command::new(program())
+        Self::start_under(&[], arguments, ready).await
+    }
+
+    /// The same by way of another command, like `ip netns exec NAME`, which becomes the program.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_under(by_way_of: &[String], arguments: &[&str], ready: &str) -> Result<Self, String> {
+        let mut command = match by_way_of {
+            [] => Command::new(program()),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program());
+                command
+            }
+        };
+        let mut child = command
             .args(arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -99,7 +116,14 @@ impl Process {
             return Err(logged);
         }
         // Whoever logs must not block on a full pipe.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let mut kept = kept_log(child.id());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Some(kept) = &mut kept {
+                    let _ = writeln!(kept, "{line}");
+                }
+            }
+        });
         Ok(Self { child, logged })
     }
 
@@ -120,14 +144,30 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
+    /// Sends the process a signal, like `STOP`.
+    pub async fn signal(&self, name: &str) {
+        let (signal, id) = (format!("-{name}"), self.id().to_string());
+        assert!(Command::new("kill").args([signal, id]).status().await.unwrap().success());
+    }
+
     /// Asks the process to end and returns its exit code.
-    pub async fn terminate(mut self) -> Option<i32> {
-        let id = self.child.id().unwrap().to_string();
-        let signalled = Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
-        assert!(signalled.success());
-        let status = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
+    pub async fn terminate(self) -> Option<i32> {
+        self.signal("TERM").await;
+        self.ended(Duration::from_secs(20)).await
+    }
+
+    /// Waits until the process has ended by itself and returns its exit code.
+    pub async fn ended(mut self, within: Duration) -> Option<i32> {
+        let status = tokio::time::timeout(within, self.child.wait()).await;
         status.expect("the process ends when asked to").unwrap().code()
     }
+}
+
+/// Where to keep what a process logs once it is ready: in the folder that `TIDEMARK_TEST_LOGS` names, to see what went wrong.
+fn kept_log(id: Option<u32>) -> Option<std::fs::File> {
+    let folder = PathBuf::from(std::env::var_os("TIDEMARK_TEST_LOGS")?);
+    std::fs::create_dir_all(&folder).unwrap();
+    Some(std::fs::File::create(folder.join(format!("{}.log", id?))).unwrap())
 }
 
 /// Runs a command of the program to its end.
