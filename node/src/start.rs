@@ -321,6 +321,9 @@ async fn open_port(port: Port) -> std::io::Result<(Port, SocketAddr)> {
     Ok((Port::Open(listener), address))
 }
 
+/// Requests on one connection that may be taken back before the node has looked at them.
+const TAKEN_BACK: usize = 1_000;
+
 /// Serves until `stop`.
 async fn serve(port: Port, routes: axum::Router, stop: CancellationToken, id: NodeId) {
     let listener = match port {
@@ -338,6 +341,9 @@ async fn serve(port: Port, routes: axum::Router, stop: CancellationToken, id: No
         .accept_http1(true)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        // Coordinators take back questions that another node has answered. Whoever comes back from a pause finds many of these
+        // at once; h2's own limit of 20 would close the connection, and fail everything else on it.
+        .http2_max_pending_accept_reset_streams(Some(TAKEN_BACK))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .add_routes(Routes::from(routes))
