@@ -29,6 +29,8 @@ impl Repair {
         let owners = Owners::of(self.me.clone(), Arc::clone(&view), self.shards, self.replication);
         let changes = ownership.update(&view, &owners.placement);
         self.owners.send_replace(Arc::new(owners.with_ready(&ownership, self.planted)));
+        self.told(&ownership);
+        // `release` holds it while it takes `released`: the other way round, both would wait for ever.
         drop(ownership);
         self.peers.keep(&view);
         if !changes.given.is_empty() || !changes.taken.is_empty() {
@@ -43,7 +45,6 @@ impl Repair {
         for shard in changes.given.into_iter().filter(|shard| released.remove(shard)) {
             self.local.get(shard.index()).into_iter().for_each(|handle| handle.restore());
         }
-        self.told(&self.ownership());
     }
 
     /// Tells everybody for what this node answers by now.
