@@ -202,6 +202,19 @@ impl NodeHistory {
         self.publish();
     }
 
+    /// Looks for all that was committed until now; tells whether all of it is known then. Also where nothing of history could be
+    /// read since the node started: answers say so.
+    pub(crate) async fn look_for_all(&self) -> bool {
+        let Some(catalog) = self.catalog.get() else { return true };
+        let looked = catalog.refresh(Scope::All).await;
+        if let Err(error) = &looked {
+            self.metrics.store_failed();
+            tracing::warn!(%error, "cannot look for new commits");
+        }
+        self.publish();
+        looked.is_ok()
+    }
+
     /// Takes in what the catalog knows by now.
     pub(crate) fn publish(&self) {
         let Some(catalog) = self.catalog.get() else { return };

@@ -15,6 +15,7 @@ mod serve;
 pub(crate) use serve::Blocks;
 
 use crate::admission::Admission;
+use crate::history::NodeHistory;
 use crate::metrics::NodeMeter;
 use crate::owners::Owners;
 use crate::peers::Peers;
@@ -65,6 +66,7 @@ pub(crate) struct Repair {
     router: Arc<Router>,
     room: Admission,
     serving: Arc<Semaphore>,
+    history: Arc<NodeHistory>,
     check_every: Duration,
     started: Instant,
     is_leaving: AtomicBool,
@@ -93,6 +95,7 @@ pub(crate) struct RepairParts {
     pub(crate) local: Vec<ShardHandle>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) router: Arc<Router>,
+    pub(crate) history: Arc<NodeHistory>,
     pub(crate) check_every: Duration,
     pub(crate) meter: NodeMeter,
     pub(crate) planted: Planted,
@@ -114,6 +117,7 @@ impl Repair {
             router: parts.router,
             room: Admission::new(PULL_BYTES, u64::MAX),
             serving: Arc::new(Semaphore::new(SERVED_PULLS)),
+            history: parts.history,
             check_every: parts.check_every,
             started: Instant::now(),
             is_leaving: AtomicBool::new(false),
@@ -242,6 +246,11 @@ impl Repair {
             let wanted = self.lacking(&reply.holds).await?;
             let pulled = self.pull(node, wanted.clone()).await;
             done.retain(|shard| !wanted.contains_key(shard) || pulled.contains(shard));
+        }
+        // The other one no longer has what it committed, and told nothing of it: that has to be known before this node answers.
+        let begins = done.iter().any(|&shard| !self.ownership().is_ready(shard));
+        if begins && !self.history.look_for_all().await {
+            return Err(tonic::Status::unavailable("what the other node committed is not known"));
         }
         let mut ownership = self.ownership();
         ownership.compared(&node.id, done.iter().copied());

@@ -194,6 +194,7 @@ impl Node {
             local: shards.clone(),
             peers: Arc::clone(&peers),
             router: Arc::clone(&router),
+            history: Arc::clone(&history),
             check_every: config.check_every,
             meter: meter.clone(),
             planted: parts.planted,
