@@ -18,7 +18,6 @@ pub(crate) fn rebuilt(id: ShardId, parts: &ShardParts) -> Shard {
     let started = Instant::now();
     let committed = Arc::clone(&parts.committed.borrow());
     let mut shard = Shard::new(id, parts.rules.clone());
-    shard.know(&committed.known(id));
     wait_for_journal(parts, id);
     let entries = parts.journal.blocks(id);
     let remembered = parts.remembered(id);

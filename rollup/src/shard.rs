@@ -216,7 +216,24 @@ impl Shard {
         })
     }
 
-    /// Notes that these blocks are counted already, in commits or in the journal: they count no more.
+    /// Counts a block of which commits have something: in the buckets where they do not have it, as
+    /// [`apply`](Self::apply) does, and where they do, as repeated.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn apply_beside(
+        &mut self,
+        block: &v1::Block,
+        is_committed: &dyn Fn(BucketStart) -> bool,
+    ) -> Result<Applied, BlockError> {
+        self.read_and(block, |shard, decoded, id| {
+            let applied = shard.apply_where(decoded, id, None, is_committed);
+            shard.coverage.insert(id.producer, id.seq);
+            applied
+        })
+    }
+
+    /// Notes that these blocks are counted already, in all their buckets: they count no more.
     pub fn know(&mut self, blocks: &Coverage) {
         self.coverage.merge(blocks);
     }
@@ -243,6 +260,16 @@ impl Shard {
         block: &DecodedBlock,
         id: BlockId,
         only: Option<&dyn Fn(BucketStart) -> bool>,
+    ) -> Applied {
+        self.apply_where(block, id, only, &|_| false)
+    }
+
+    fn apply_where(
+        &mut self,
+        block: &DecodedBlock,
+        id: BlockId,
+        only: Option<&dyn Fn(BucketStart) -> bool>,
+        is_committed: &dyn Fn(BucketStart) -> bool,
     ) -> Applied {
         let mut applied = Applied::default();
         let mut rejections: Vec<(BucketStart, &str, Reason, u32)> = Vec::new();
@@ -273,7 +300,7 @@ impl Shard {
         for start in starts.into_iter().filter(|&start| only.is_none_or(|only| only(start))) {
             let range = self.placed.partition_point(|&(bucket, _)| bucket < start)
                 ..self.placed.partition_point(|&(bucket, _)| bucket <= start);
-            if known {
+            if known || is_committed(start) {
                 applied.repeated = true;
                 applied.duplicate += range.len() as u32;
                 self.note_duplicates(start, block, range);

@@ -50,6 +50,8 @@ pub(super) struct State {
     dropped: u64,
     /// The shard is others': what comes in is journaled, and not kept in memory.
     is_released: bool,
+    /// Blocks that commits had something of when the shard was made: of other buckets they may have to be counted yet.
+    committed_in_part: Coverage,
 }
 
 impl State {
@@ -63,6 +65,7 @@ impl State {
             lost: Arc::default(),
             dropped: 0,
             is_released: false,
+            committed_in_part: Coverage::default(),
         }
     }
 
@@ -118,7 +121,19 @@ impl State {
         if !remembered.begin(id) {
             return Err(ApplyError::Quarantined);
         }
-        let applied = self.shard.apply(block);
+        // A commit has a block bucket by bucket: what of it is in other buckets counts, if it was not counted here.
+        let applied = match self.committed_in_part.contains(id.producer, id.seq) {
+            true => {
+                let committed = Arc::clone(&self.parts.committed.borrow());
+                let has = |start: BucketStart| {
+                    // What cannot be told yet is of a day that was compacted: its blocks are committed long since.
+                    let coverage = committed.coverage(start, id.shard);
+                    coverage.map_or(true, |of| of.is_some_and(|of| of.contains(id.producer, id.seq)))
+                };
+                self.shard.apply_beside(block, &has)
+            }
+            false => self.shard.apply(block),
+        };
         remembered.end();
         let mut applied = applied?;
         let is_elsewhere = |start: &&BucketStart| self.is_released || self.in_journal.contains(start);
@@ -199,6 +214,7 @@ impl State {
         let parts = Arc::clone(&self.parts);
         // A block of the journal may make it fail: then this fails as well, and the block is set aside.
         self.shard = work::run(move || rebuilt(id, &parts)).await;
+        self.committed_in_part = self.parts.committed.borrow().known(id);
         if self.is_released {
             self.release();
         }
