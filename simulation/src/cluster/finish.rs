@@ -166,8 +166,16 @@ impl Cluster {
                 held.entry(shard).or_default().push((node.id.clone(), coverage));
             }
         }
-        let differs = held.iter().find(|(_, of)| of.windows(2).any(|pair| pair[0].1 != pair[1].1));
-        differs.map_or(Ok(()), |(shard, of)| Err(format!("shard {shard}: {of:?}")))
+        let lacks = held.iter().flat_map(|(shard, of)| {
+            let mut all = Coverage::default();
+            of.iter().for_each(|(_, coverage)| all.merge(coverage));
+            of.iter().map(move |(node, coverage)| (shard, node, all.without(coverage)))
+        });
+        let lacks: Vec<String> = lacks
+            .filter(|(.., lacks)| !lacks.is_empty())
+            .map(|(shard, node, lacks)| format!("{node} lacks of shard {shard} {lacks:?}"))
+            .collect();
+        lacks.is_empty().then_some(()).ok_or_else(|| lacks.join("; "))
     }
 
     /// Through each coordinator: everything once.
