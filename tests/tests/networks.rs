@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tidemark_tests::PATIENCE;
 use tidemark_tests::churn::load::{Finished, Load};
-use tidemark_tests::churn::members::{Member, unrest, until, until_owners, views};
+use tidemark_tests::churn::members::{Member, assert_same, unrest, until, until_owners, views};
 use tidemark_tests::churn::probes::Probes;
 use tidemark_tests::netns::wire::{Badness, Wires};
 use tidemark_tests::netns::{Namespace, Net, missing};
@@ -87,11 +87,12 @@ impl Cluster {
         .await;
     }
 
+    /// Every coordinator tells of each URL what was acknowledged.
     async fn assert_views(&self, finished: &Finished) {
         for (&at, coordinator) in &self.coordinators {
             let address = coordinator.address.clone();
             let told = self.net.host(at).run(async move { views(&address).await });
-            assert_eq!(told.await.unwrap(), finished.views, "{}", coordinator.id);
+            assert_same(&told.await.unwrap(), &finished.views, &coordinator.id);
         }
     }
 
@@ -124,13 +125,12 @@ fn partition() -> Duration {
 }
 
 fn assert_none_wrong(probes: &Probes) {
-    let wrong = probes.wrong();
-    assert!(
-        wrong.is_empty(),
-        "{} complete answers are wrong: {:?}",
-        wrong.len(),
-        &wrong[..wrong.len().min(5)]
-    );
+    let (wrong, began) = (probes.wrong(), probes.all().first().map(|probe| probe.asked));
+    for probe in wrong.iter().take(10) {
+        let after = began.map(|began| probe.asked - began).unwrap_or_default();
+        say(&format!("wrong after {after:.2?}: {probe:?}"));
+    }
+    assert!(wrong.is_empty(), "{} complete answers are wrong", wrong.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,8 +254,8 @@ async fn on_wires_that_lose_and_delay_everything_is_counted_once_also_when_a_nod
 
     let finished = load.finish().await;
     probes.stop();
-    cluster.assert_views(&finished).await;
     assert_none_wrong(&probes);
+    cluster.assert_views(&finished).await;
     let (success, _) = probes.success(&[killed], Duration::from_secs(6));
     let (carried, lost) = wires.traffic.counts();
     say(&format!(

@@ -135,11 +135,11 @@ impl Load {
     }
 }
 
-/// Event number `n`: mostly of now. Every fourth is of a past bucket, another one every ten seconds: so buckets settle and are
+/// Event number `n`: mostly of now. Every fourth is of a past bucket, another one every twenty seconds: so buckets settle and are
 /// committed all the time.
 fn event(n: u64, now: EventTime) -> v1::Event {
     let ago_ms = match n % 4 {
-        0 => (2 + now.as_unix_ms() / 10_000 % 6) * 300_000,
+        0 => (2 + now.as_unix_ms() / 20_000 % 6) * 300_000,
         _ => 0,
     };
     v1::Event {

@@ -33,8 +33,7 @@ impl Member {
     /// A node with its folder and the history of all in `folder`.
     pub fn node(id: &str, address: &str, seeds: &str, folder: &Path) -> Self {
         let (data, store) = (folder.join(id), folder.join("history"));
-        let arguments =
-            ["node", "--id", id, "--listen", address, "--seeds", seeds, "--settle", "2s", "--keep", "0s"];
+        let arguments = ["node", "--id", id, "--listen", address, "--seeds", seeds];
         let folders = ["--data", data.to_str().unwrap(), "--store", store.to_str().unwrap()];
         Self::of(id, address, arguments.into_iter().chain(folders), "the node serves")
     }
@@ -198,4 +197,21 @@ pub async fn views(coordinator: &str) -> BTreeMap<String, u64> {
         assert!(begun.elapsed() < crate::PATIENCE, "{coordinator}: {answer}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Asserts that each URL has the views that it must have, and says where it has not.
+pub fn assert_same(told: &BTreeMap<String, u64>, expected: &BTreeMap<String, u64>, by: &str) {
+    let of = |views: &BTreeMap<String, u64>, url| views.get(url).copied().unwrap_or(0);
+    let urls: BTreeSet<&String> = told.keys().chain(expected.keys()).collect();
+    let differ: Vec<_> = urls.into_iter().filter(|url| of(told, url) != of(expected, url)).collect();
+    let sums = [told, expected].map(|views| views.values().sum::<u64>());
+    let first: Vec<_> = differ.iter().take(5).map(|url| (url, of(told, url), of(expected, url))).collect();
+    assert!(
+        differ.is_empty(),
+        "{by} tells {} views of {}; {} URLs of {} differ: {first:?}",
+        sums[0],
+        sums[1],
+        differ.len(),
+        expected.len()
+    );
 }
