@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_proto::v1;
 use tidemark_rollup::census::Census;
+use tidemark_rollup::member::View;
 use tidemark_rollup::query::Query;
 use tidemark_rollup::scan::{DimensionOfBucket, Folds, ScanContext};
 use tidemark_rollup::time::BucketStart;
@@ -69,7 +70,7 @@ impl Inner {
             partial: Some(part.partial.to_wire()),
             answered: part.answered.iter().map(|shard| shard.get()).collect(),
             not_ready,
-            missing_nodes: self.view.borrow().missing().iter().map(ToString::to_string).collect(),
+            missing_nodes: away(&self.view.borrow()),
         })
     }
 
@@ -200,4 +201,10 @@ impl v1::cluster_server::Cluster for Services {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
         Ok(Response::new(self.0.repair.status()))
     }
+}
+
+/// Nodes that went without leaving, or have just been given up: shards are ready here without having been compared with either.
+fn away(view: &View) -> Vec<String> {
+    let given_up = view.nodes().filter(|node| node.doubtful).map(|node| &node.id);
+    view.missing().iter().chain(given_up).map(ToString::to_string).collect()
 }
