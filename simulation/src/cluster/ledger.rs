@@ -35,8 +35,6 @@ pub(crate) struct Ledger {
     pub(crate) sent: Counts,
     /// Events that have to be.
     pub(crate) acknowledged: Counts,
-    /// What complete answers have shown.
-    seen: Counts,
     /// Until then, a complete answer may lack something: a node that was cut off or stood still may not know yet.
     confused_until: Duration,
     /// Producers that have brought everything.
@@ -99,9 +97,10 @@ impl Ledger {
         self.confused_until = self.confused_until.max(until);
     }
 
-    /// What a complete answer has to have that is asked for now.
+    /// What a complete answer has to have that is asked for now. That an earlier answer has shown something is no promise: what
+    /// is not acknowledged may be on one owner alone.
     pub(crate) fn floor(&self, now: Duration) -> Option<Counts> {
-        (now >= self.confused_until).then(|| at_least(&self.acknowledged, &self.seen))
+        (now >= self.confused_until).then(|| self.acknowledged.clone())
     }
 
     /// Holds an answer to what it may say. `floor` is what a complete one has to have.
@@ -118,24 +117,12 @@ impl Ledger {
         for (cell, &least) in floor {
             let views = views.get(cell).copied().unwrap_or_default();
             if views < least {
-                let acknowledged = self.acknowledged.get(cell).copied().unwrap_or_default();
                 self.violated(format!(
-                    "{when}: {cell:?} has {views} views in a complete answer; {least} were acknowledged or shown before, {acknowledged} are acknowledged now"
+                    "{when}: {cell:?} has {views} views in a complete answer; {least} were acknowledged before it was asked for"
                 ));
             }
         }
-        self.seen = at_least(&self.seen, views);
     }
-}
-
-/// In each cell the larger one.
-fn at_least(one: &Counts, other: &Counts) -> Counts {
-    let mut most = one.clone();
-    for (cell, &count) in other {
-        let most = most.entry(*cell).or_default();
-        *most = count.max(*most);
-    }
-    most
 }
 
 /// Event number `n`: each is another visitor, so that one that counts twice has more views than visitors.
