@@ -98,7 +98,12 @@ impl Cluster {
             taken_over.as_secs_f32(),
             complete.as_secs_f32()
         ));
-        assert!(taken_over < TAKEN_OVER_WITHIN && complete < COMPLETE_WITHIN);
+        let last = || self.probes.all().into_iter().rfind(|probe| !probe.complete).map(|probe| probe.why);
+        assert!(
+            taken_over < TAKEN_OVER_WITHIN && complete < COMPLETE_WITHIN,
+            "the last incomplete answer: {:?}",
+            last()
+        );
         self.nodes[node].start().await;
         self.until_peace("it is started again").await;
     }

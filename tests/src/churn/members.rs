@@ -201,7 +201,7 @@ pub async fn views(coordinator: &str) -> BTreeMap<String, u64> {
 
 /// Asserts that each URL has the views that it must have, and says where it has not.
 pub fn assert_same(told: &BTreeMap<String, u64>, expected: &BTreeMap<String, u64>, by: &str) {
-    let of = |views: &BTreeMap<String, u64>, url| views.get(url).copied().unwrap_or(0);
+    let of = |views: &BTreeMap<String, u64>, url: &str| views.get(url).copied().unwrap_or(0);
     let urls: BTreeSet<&String> = told.keys().chain(expected.keys()).collect();
     let differ: Vec<_> = urls.into_iter().filter(|url| of(told, url) != of(expected, url)).collect();
     let sums = [told, expected].map(|views| views.values().sum::<u64>());

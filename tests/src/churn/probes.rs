@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Questions that one coordinator has not answered yet; then asking waits.
-const OPEN: usize = 16;
+const OPEN: usize = 4;
 /// How long a question waits for its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
