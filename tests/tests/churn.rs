@@ -302,7 +302,7 @@ async fn end(mut cluster: Cluster, finished: &Finished, folder: &Path) {
     last.terminate().await;
     let history = folder.join("history");
     let verified = run(&["verify", "--store", history.to_str().unwrap(), "--from", "-3h"]).await;
-    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     last.start().await;
     let all = views(&cluster.coordinators[0].address).await;
     assert_same(&all, &finished.views, "history with one journal");

@@ -102,7 +102,7 @@ impl Cluster {
         }
         let history = folder.join("history");
         let verified = run(&["verify", "--store", history.to_str().unwrap(), "--from", "-3h"]).await;
-        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     }
 }
 
