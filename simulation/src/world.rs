@@ -86,7 +86,13 @@ impl World {
         let time = Time::new(config.start);
         let net = Net::new(Arc::clone(&time), random.next(), config.trace_lines, config.quality);
         // In memory where there is such a folder: what is there is synced by nobody.
-        let folder = TempDir::with_prefix_in("tidemark-simulation-", "/dev/shm")
+        // Of the same name for the same seed, unless another such world lives: names are in messages, and messages in traces.
+        let name = format!("tidemark-simulation-{:016x}", config.seed);
+        let folder = tempfile::Builder::new()
+            .prefix(&name)
+            .rand_bytes(0)
+            .tempdir_in("/dev/shm")
+            .or_else(|_| TempDir::with_prefix_in("tidemark-simulation-", "/dev/shm"))
             .or_else(|_| TempDir::with_prefix("tidemark-simulation-"))
             .expect("there is a folder for temporary files");
         Self {
