@@ -229,6 +229,11 @@ impl Repair {
         if shards.is_empty() {
             return Ok(BTreeSet::new());
         }
+        // Before anything is asked: a shard that is taken and given again meanwhile is to be compared anew.
+        let begun: BTreeMap<ShardId, u64> = {
+            let ownership = self.ownership();
+            shards.iter().map(|&shard| (shard, ownership.stint(shard))).collect()
+        };
         let mut client =
             self.peers.client(node).map_err(|error| tonic::Status::unavailable(error.to_string()))?;
         let request = v1::CompareRequest {
@@ -253,7 +258,7 @@ impl Repair {
             return Err(tonic::Status::unavailable("what the other node committed is not known"));
         }
         let mut ownership = self.ownership();
-        ownership.compared(&node.id, done.iter().copied());
+        ownership.compared(&node.id, begun.into_iter().filter(|(shard, _)| done.contains(shard)));
         self.publish(&ownership);
         Ok(done)
     }

@@ -24,6 +24,8 @@ struct Standing {
     is_writer: bool,
     is_target: bool,
     is_ready: bool,
+    /// Counts how often it was given to this node: what was found out before counts no more.
+    stint: u64,
     /// Nodes that it was compared with since it was given to this node.
     compared: BTreeSet<NodeId>,
     /// Owners that have all that this node held when it began to hand over.
@@ -35,7 +37,12 @@ struct Standing {
 impl Standing {
     /// The shard is given to this node.
     fn give(&mut self) {
-        *self = Self { is_writer: true, is_target: self.is_target, ..Self::default() };
+        *self = Self { is_writer: true, is_target: self.is_target, ..Self::ended(self.stint) };
+    }
+
+    /// The shard as it stands when this node does not own it.
+    fn ended(stint: u64) -> Self {
+        Self { stint: stint + 1, ..Self::default() }
     }
 }
 
@@ -81,7 +88,7 @@ impl Ownership {
             self.state = me.state;
             if me.state == MemberState::Joining && me.incarnation != self.life {
                 self.life = me.incarnation;
-                self.shards.iter_mut().for_each(|standing| *standing = Standing::default());
+                self.shards.iter_mut().for_each(|standing| *standing = Standing::ended(standing.stint));
             }
         }
         let can_be_asked = |node: &&Member| node.id != self.me && !node.doubtful;
@@ -98,7 +105,7 @@ impl Ownership {
                     changes.given.push(shard);
                 }
                 (true, false) => {
-                    *standing = Standing::default();
+                    *standing = Standing::ended(standing.stint);
                     changes.taken.push(shard);
                 }
                 (true, true) => standing.changed |= self.writers[shard.index()] != writers,
@@ -160,10 +167,18 @@ impl Ownership {
         due
     }
 
-    /// The shard was compared with this node, and what it had and this one lacked is here.
-    pub fn compared(&mut self, with: &NodeId, shards: impl IntoIterator<Item = ShardId>) {
-        for shard in shards {
-            if let Some(standing) = self.shards.get_mut(shard.index()).filter(|standing| standing.is_writer) {
+    /// How often a shard was given to this node. To be asked before it is compared, and said when that is done.
+    pub fn stint(&self, shard: ShardId) -> u64 {
+        self.shards.get(shard.index()).map_or(0, |standing| standing.stint)
+    }
+
+    /// Shards were compared with this node, and what it had and this one lacked is here. What was begun before a shard was
+    /// taken and given again says nothing about what happened in between.
+    pub fn compared(&mut self, with: &NodeId, shards: impl IntoIterator<Item = (ShardId, u64)>) {
+        for (shard, stint) in shards {
+            let standing = self.shards.get_mut(shard.index());
+            if let Some(standing) = standing.filter(|standing| standing.is_writer && standing.stint == stint)
+            {
                 standing.compared.insert(with.clone());
             }
         }
@@ -229,8 +244,14 @@ impl Ownership {
     }
 
     /// Whether a node that leaves has handed over all that it held. Also where there is nobody to take it.
+    ///
+    /// An owner that was just given up counts: when it does not come back, another node takes its place, and is handed to.
     pub fn has_left(&self, holds: &BTreeSet<ShardId>) -> bool {
-        self.state == MemberState::Leaving && self.to_hand_over(holds).is_empty()
+        let is_handed = |&shard: &ShardId| {
+            let standing = self.shards.get(shard.index());
+            self.other_writers(shard).all(|other| standing.is_none_or(|of| of.handed.contains(other)))
+        };
+        self.state == MemberState::Leaving && holds.iter().all(is_handed)
     }
 
     fn other_writers(&self, shard: ShardId) -> impl Iterator<Item = &NodeId> {
@@ -286,8 +307,13 @@ mod tests {
 
         fn compare_all(&mut self) {
             for (with, shards) in self.ownership.to_compare() {
-                self.ownership.compared(&with, shards);
+                self.compared(&with, &shards);
             }
+        }
+
+        fn compared(&mut self, with: &NodeId, shards: &[ShardId]) {
+            let shards: Vec<_> = shards.iter().map(|&shard| (shard, self.ownership.stint(shard))).collect();
+            self.ownership.compared(with, shards);
         }
     }
 
@@ -307,9 +333,9 @@ mod tests {
         assert!(owned > 0 && ready == 0, "{owned}");
         let due = world.ownership.to_compare();
         assert_eq!(due.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["b", "c"]);
-        world.ownership.compared(&id("b"), due[&id("b")].clone());
+        world.compared(&id("b"), &due[&id("b")]);
         assert_eq!(world.ownership.counts().1, 0);
-        world.ownership.compared(&id("c"), due[&id("c")].clone());
+        world.compared(&id("c"), &due[&id("c")]);
         assert_eq!(world.ownership.counts().1, owned);
         assert!(world.ownership.has_joined(&BTreeSet::new()));
     }
@@ -362,7 +388,7 @@ mod tests {
     fn who_is_given_up_does_not_hold_up_the_others() {
         let mut world = World::new("a", 2, vec![node("a", Joining), node("b", Active), node("c", Active)]);
         let due = world.ownership.to_compare();
-        world.ownership.compared(&id("b"), due[&id("b")].clone());
+        world.compared(&id("b"), &due[&id("b")]);
         assert!(!world.ownership.has_joined(&BTreeSet::new()));
         world.set("c", |member| member.doubtful = true);
         assert!(world.ownership.has_joined(&BTreeSet::new()));
@@ -399,6 +425,44 @@ mod tests {
         let due = world.ownership.to_hand_over(&holds);
         assert_eq!(due[&id("b")].len(), holds.len());
         world.ownership.handed(&id("b"), due[&id("b")].clone());
+        assert!(world.ownership.has_left(&holds));
+    }
+
+    #[test]
+    fn a_comparison_that_began_before_a_shard_was_taken_and_given_again_does_not_count() {
+        let mut world = World::new("a", 1, vec![node("a", Joining), node("b", Active)]);
+        let due = world.ownership.to_compare()[&id("b")].clone();
+        let begun: Vec<_> = due.iter().map(|&shard| (shard, world.ownership.stint(shard))).collect();
+        world.members.push(node("c", Active));
+        let taken = world.update().taken;
+        world.members.pop();
+        assert_eq!(world.update().given, taken);
+        world.ownership.compared(&id("b"), begun);
+        assert!(!taken.is_empty() && taken.iter().all(|&shard| !world.ownership.is_ready(shard)));
+        world.compare_all();
+        assert!(taken.iter().all(|&shard| world.ownership.is_ready(shard)));
+    }
+
+    #[test]
+    fn who_leaves_waits_for_whoever_takes_the_place_of_an_owner_that_was_just_given_up() {
+        let mut world = World::new("a", 1, vec![node("a", Active), node("b", Active), node("c", Active)]);
+        world.compare_all();
+        let holds: BTreeSet<ShardId> = ShardCount::new(SHARDS)
+            .unwrap()
+            .shards()
+            .filter(|&shard| world.ownership.is_writer(shard))
+            .collect();
+        world.set("b", |member| member.doubtful = true);
+        world.set("a", |me| me.state = Leaving);
+        for (to, shards) in world.ownership.to_hand_over(&holds) {
+            world.ownership.handed(&to, shards);
+        }
+        assert!(!world.ownership.has_left(&holds), "some of it would have gone to b");
+        world.members.retain(|member| member.id != id("b"));
+        world.update();
+        for (to, shards) in world.ownership.to_hand_over(&holds) {
+            world.ownership.handed(&to, shards);
+        }
         assert!(world.ownership.has_left(&holds));
     }
 

@@ -9,7 +9,7 @@ use super::state::State;
 use crate::admission::Permit;
 use crate::committed::Committed;
 use crate::query::Question;
-use crate::shard::ApplyError;
+use crate::shard::{ApplyError, ShardError};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(super) enum ShardMsg {
     /// It is this node's again.
     Restore,
     /// Scans the open buckets, which are being written to, and hands out the closed ones.
-    View { question: Arc<Question>, pass: OpenPass, reply: RpcReplyPort<ShardView> },
+    View { question: Arc<Question>, pass: OpenPass, reply: RpcReplyPort<Result<ShardView, ShardError>> },
     /// Which values some dimensions have.
     TakeCensus { of: Arc<Vec<DimensionOfBucket>>, reply: RpcReplyPort<Vec<Census>> },
     /// The sites that have events.

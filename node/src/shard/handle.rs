@@ -32,6 +32,9 @@ pub enum ShardError {
     /// It failed too often and is not started again. Other shards go on; see the node's log.
     #[error("the shard failed too often and stays down; restart the node and report its log")]
     Down,
+    /// Others own it by now, and have all of it. Ask one of them.
+    #[error("the shard is others' by now")]
+    Elsewhere,
     /// It is busy. Ask again.
     #[error("the shard did not reply within {waited:?}")]
     NoReply {
@@ -144,7 +147,7 @@ impl ShardHandle {
         pass: OpenPass,
         timeout: Duration,
     ) -> Result<ShardView, ShardError> {
-        self.call(timeout, |reply| ShardMsg::View { question, pass, reply }).await
+        self.call(timeout, |reply| ShardMsg::View { question, pass, reply }).await?
     }
 
     /// Which values these dimensions have.

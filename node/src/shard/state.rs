@@ -16,7 +16,7 @@ use crate::committed::Committed;
 use crate::planted::Bug;
 use crate::query::Question;
 use crate::rebuild::{rebuilt, uncovered, wait_for_journal};
-use crate::shard::ApplyError;
+use crate::shard::{ApplyError, ShardError};
 use ractor::RpcReplyPort;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -228,7 +228,15 @@ impl State {
         }
     }
 
-    pub(super) fn view(&mut self, question: &Question, pass: &OpenPass) -> ShardView {
+    /// The shard as a query sees it. One that was released while the query was on its way has nothing to show, and says so.
+    pub(super) fn view(&mut self, question: &Question, pass: &OpenPass) -> Result<ShardView, ShardError> {
+        match self.is_released {
+            true => Err(ShardError::Elsewhere),
+            false => Ok(self.view_of_owned(question, pass)),
+        }
+    }
+
+    fn view_of_owned(&mut self, question: &Question, pass: &OpenPass) -> ShardView {
         let Question { query, context, now, committed, days, untold, .. } = question;
         if committed.version() < self.evicted_at {
             question.outdated.store(true, Ordering::Relaxed);
