@@ -45,8 +45,9 @@ const IDLE_PAUSE: Duration = Duration::from_secs(1);
 const JOIN_WAIT: Duration = Duration::from_secs(3);
 /// How long another node may take to compare.
 const COMPARE_WITHIN: Duration = Duration::from_secs(10);
-/// How long another node may take to pull what it is invited to pull.
-const INVITE_WITHIN: Duration = Duration::from_secs(120);
+/// Shards of one invitation, and how long another node may take to pull them: a call that hangs holds up the others no longer.
+const INVITED_SHARDS: usize = 8;
+const INVITE_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of pulled blocks that are being counted at a time.
 const PULL_BYTES: usize = 32 << 20;
 /// Other nodes that pull from this one at a time.
@@ -265,9 +266,14 @@ impl Repair {
 
     /// Has a node pull what it lacks of these shards; returns of how many it has all.
     async fn hand_over_to(&self, node: &Member, shards: &[ShardId]) -> Result<usize, tonic::Status> {
-        if shards.is_empty() {
-            return Ok(0);
+        let mut handed = 0;
+        for part in shards.chunks(INVITED_SHARDS) {
+            handed += self.invite(node, part).await?;
         }
+        Ok(handed)
+    }
+
+    async fn invite(&self, node: &Member, shards: &[ShardId]) -> Result<usize, tonic::Status> {
         let mut holds = Vec::with_capacity(shards.len());
         for &shard in shards {
             let Some(handle) = self.local.get(shard.index()) else { continue };
