@@ -214,7 +214,10 @@ impl State {
         let parts = Arc::clone(&self.parts);
         // A block of the journal may make it fail: then this fails as well, and the block is set aside.
         self.shard = work::run(move || rebuilt(id, &parts)).await;
-        self.committed_in_part = self.parts.committed.borrow().known(id);
+        let committed = Arc::clone(&self.parts.committed.borrow());
+        self.committed_in_part = committed.known(id);
+        // What commits have was left out: who knows less of them would find it nowhere.
+        self.evicted_at = committed.version();
         if self.is_released {
             self.release();
         }
