@@ -130,6 +130,8 @@ impl State {
                     let coverage = committed.coverage(start, id.shard);
                     coverage.map_or(true, |of| of.is_some_and(|of| of.contains(id.producer, id.seq)))
                 };
+                // What is left out for these commits is found by nobody who does not know them.
+                self.evicted_at = self.evicted_at.max(committed.version());
                 self.shard.apply_beside(block, &has)
             }
             false => self.shard.apply(block),
@@ -315,6 +317,7 @@ impl State {
             Relation::Whole | Relation::Mixed => {
                 wait_for_journal(&self.parts, self.shard.id());
                 self.shard.forget(start);
+                self.evicted_at = self.evicted_at.max(committed.version());
                 for block in uncovered(&self.parts, self.shard.id(), start, &coverage) {
                     if let Err(error) = self.shard.restore(&block, &|of| of == start) {
                         tracing::error!(shard = %self.shard.id(), %error, "a block of the journal cannot be read any more");
