@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tidemark_client::{Producer, ProducerConfig, Totals};
+use tidemark_history::retry::SplitMix64;
 use tidemark_node::clock::SystemClock;
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
@@ -146,7 +147,8 @@ fn event(n: u64, now: EventTime) -> v1::Event {
         site: Bytes::from_static(SITE.as_bytes()),
         url: format!("/{}", n % URLS).into(),
         time_ms: now.as_unix_ms() - ago_ms,
-        visitor_hash: n % 10_000 + 1,
+        // Sketches need hashes that are good in all of their bits.
+        visitor_hash: SplitMix64::new(n % 10_000).next().max(1),
         ..Default::default()
     }
 }
