@@ -295,7 +295,9 @@ async fn kills_pauses_restarts_joins_and_a_drain_under_load_lose_nothing_double_
 /// answers from history, and what it was handed over from its journal.
 async fn end(mut cluster: Cluster, finished: &Finished, folder: &Path) {
     cluster.until_committed().await;
-    let mut last = cluster.nodes.pop().unwrap();
+    // A seed, which the coordinators look for when all others are gone.
+    let seed = cluster.nodes.iter().position(|node| node.id == "n1").unwrap();
+    let mut last = cluster.nodes.remove(seed);
     for node in &mut cluster.nodes {
         node.terminate().await;
     }
