@@ -83,6 +83,29 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
+    fn beside_commits_a_block_counts_in_the_buckets_that_they_do_not_have_and_once(
+        events in prop::collection::vec(plain(), 1..60),
+        size in 1_usize..20,
+        committed in any::<u64>(),
+    ) {
+        let (_, blocks) = blocks_of(&events, size, 1, 100);
+        let rules = rules(1, 100);
+        let id = rules.shards.shard(0).unwrap();
+        let is_committed = |start: BucketStart| committed >> (start.as_unix_seconds() / 300 % 64) & 1 == 1;
+        let (mut whole, mut beside) = (Shard::new(id, rules.clone()), Shard::new(id, rules.clone()));
+        for block in &blocks {
+            let all = whole.apply(block).unwrap();
+            let part = beside.apply_beside(block, &is_committed).unwrap();
+            prop_assert_eq!(part.counted + part.duplicate, all.counted);
+            let again = beside.apply_beside(block, &is_committed).unwrap();
+            prop_assert_eq!((again.counted, again.duplicate), (0, all.counted));
+        }
+        let expected = rows_of(whole.buckets().map(Arc::as_ref).filter(|of| !is_committed(of.start())), &rules.schema);
+        let found = rows_of(beside.buckets().map(Arc::as_ref), &rules.schema);
+        prop_assert_eq!(text_of(&found), text_of(&expected));
+    }
+
+    #[test]
     fn the_slices_of_blocks_count_as_the_blocks_do(
         events in prop::collection::vec(plain(), 1..60),
         size in 1_usize..30,
