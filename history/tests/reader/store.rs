@@ -38,6 +38,9 @@ async fn a_burst_of_the_same_question_reads_once() {
 async fn a_burst_of_questions_about_a_small_segment_fetches_it_once() {
     let made = small(&path(1));
     let (faulty, store) = store_of(&[&made]).await;
+    // A store that answers at once leaves nobody waiting beside the first one: the questions would follow one another.
+    faulty
+        .set(Faults { slow: Some(Duration::from_millis(2)..Duration::from_millis(3)), ..Faults::default() });
     let reader = reader_of(&store, &made).await;
     let keep = keep_all(made.shards);
     let wants = ["site0.com", "site1.com", "site2.com", "site3.com"].map(of_site);
