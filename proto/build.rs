@@ -12,7 +12,15 @@ use prost_types::{DescriptorProto, FileDescriptorSet};
 use std::{env, fs, path::Path};
 
 const QUERY_TYPES: [&str; 2] = ["Query", "Filter"];
-const FILES: [&str; 5] = ["events.proto", "query.proto", "partial.proto", "history.proto", "services.proto"];
+const FILES: [&str; 7] = [
+    "events.proto",
+    "query.proto",
+    "partial.proto",
+    "history.proto",
+    "live.proto",
+    "flow.proto",
+    "services.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -200,6 +200,7 @@ mod tests {
             blocks_behind: 1,
             journal_blocks: 12,
             oldest_uncommitted_s: 600,
+            ..v1::StatusReply::default()
         };
         let silent = v1::Member { doubtful: true, ..member("2", "active", None) };
         let reply = v1::MembersReply {

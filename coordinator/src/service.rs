@@ -7,6 +7,7 @@ use crate::fanout::Deadline;
 use crate::peers::Peers;
 use crate::query::Queries;
 use crate::sites::sites;
+use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_proto::v1;
@@ -35,6 +36,28 @@ impl Analytics for AnalyticsService {
         let _permit = self.queries.admit()?;
         let deadline: Deadline = self.queries.deadline(patience(request.metadata()));
         Ok(Response::new(sites(&self.peers, deadline).await))
+    }
+
+    type SubscribeStream = BoxStream<'static, Result<v1::Update, Status>>;
+
+    async fn subscribe(
+        &self,
+        _: Request<v1::SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        Err(Status::unimplemented("subscribe"))
+    }
+
+    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::Description>, Status> {
+        Err(Status::unimplemented("describe"))
+    }
+
+    type WatchFlowStream = BoxStream<'static, Result<v1::Flow, Status>>;
+
+    async fn watch_flow(
+        &self,
+        _: Request<v1::FlowRequest>,
+    ) -> Result<Response<Self::WatchFlowStream>, Status> {
+        Err(Status::unimplemented("watch_flow"))
     }
 }
 

@@ -164,7 +164,7 @@ impl State {
             partial: Some(partial.to_wire()),
             answered,
             not_ready: request.shards.iter().copied().filter(|shard| lacks.contains(shard)).collect(),
-            missing_nodes: Vec::new(),
+            ..v1::PartialReply::default()
         }
     }
 }
@@ -235,6 +235,16 @@ impl Cluster for State {
             _ => self.partial(&request, &[]),
         };
         Ok(Response::new(reply))
+    }
+
+    type WatchChangesStream = BoxStream<'static, Result<v1::ChangesReply, Status>>;
+
+    async fn watch_changes(
+        &self,
+        _: Request<v1::ChangesRequest>,
+    ) -> Result<Response<Self::WatchChangesStream>, Status> {
+        self.enter(Call::Partial).await?;
+        Ok(Response::new(futures::stream::pending().boxed()))
     }
 
     async fn take_census(

@@ -71,6 +71,7 @@ impl Inner {
             answered: part.answered.iter().map(|shard| shard.get()).collect(),
             not_ready,
             missing_nodes: away(&self.view.borrow()),
+            ..v1::PartialReply::default()
         })
     }
 
@@ -162,6 +163,15 @@ impl v1::cluster_server::Cluster for Services {
         request: Request<v1::PartialRequest>,
     ) -> Result<Response<v1::PartialReply>, Status> {
         self.0.query_partial(request.into_inner()).await.map(Response::new)
+    }
+
+    type WatchChangesStream = futures::stream::BoxStream<'static, Result<v1::ChangesReply, Status>>;
+
+    async fn watch_changes(
+        &self,
+        _: Request<v1::ChangesRequest>,
+    ) -> Result<Response<Self::WatchChangesStream>, Status> {
+        Err(Status::unimplemented("watch_changes"))
     }
 
     async fn take_census(

@@ -109,7 +109,7 @@ impl Cluster {
                 query: Some(query),
                 shards: (0..8).collect(),
                 shard_count: 8,
-                folds: vec![],
+                ..v1::PartialRequest::default()
             };
             let reply = client.query_partial(request).await.unwrap().into_inner();
             let integers = reply.partial.unwrap().measures.remove(0).integers;
