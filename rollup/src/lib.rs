@@ -16,6 +16,7 @@ pub mod block;
 pub mod bucket;
 pub mod canonical;
 pub mod census;
+pub mod change;
 pub mod coverage;
 pub mod dictionary;
 pub mod event;
