@@ -4,6 +4,7 @@
 //! null.
 //! Does not own: questions in JSON (the wire types' own serde), errors (`error`).
 
+use bytes::Bytes;
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -26,6 +27,74 @@ impl Serialize for AnswerJson<'_> {
         answer.serialize_field("rows", &Rows(&self.0.rows))?;
         answer.serialize_field("facts", &FactsJson::of(&self.0.facts.clone().unwrap_or_default()))?;
         answer.end()
+    }
+}
+
+/// The first event of a watched question. `id` names it.
+pub(crate) fn answer_event(answer: &v1::Answer, facts: Option<v1::Facts>, id: &str) -> Bytes {
+    let facts = FactsJson::of(&facts.unwrap_or_default());
+    event("answer", &AnswerEvent { columns: &answer.columns, rows: Rows(&answer.rows), facts }, id)
+}
+
+/// A later one.
+pub(crate) fn change_event(change: &v1::Change, id: &str) -> Bytes {
+    event("change", &ChangeJson::of(change), id)
+}
+
+fn event(name: &str, data: &impl Serialize, id: &str) -> Bytes {
+    // As with answers, nothing can fail.
+    let data = serde_json::to_string(data).unwrap_or_default();
+    format!("event: {name}\nid: {id}\ndata: {data}\n\n").into()
+}
+
+#[derive(Serialize)]
+struct AnswerEvent<'a> {
+    columns: &'a [String],
+    rows: Rows<'a>,
+    facts: FactsJson,
+}
+
+/// The JSON form of a change.
+pub fn change_to_json(change: &v1::Change) -> serde_json::Value {
+    serde_json::to_value(ChangeJson::of(change)).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct ChangeJson<'a> {
+    added: Vec<PlacedJson<'a>>,
+    changed: Vec<PlacedJson<'a>>,
+    gone: Rows<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced: Option<ReplacedJson<'a>>,
+    facts: FactsJson,
+}
+
+#[derive(Serialize)]
+struct PlacedJson<'a> {
+    at: u32,
+    row: Values<'a>,
+}
+
+#[derive(Serialize)]
+struct ReplacedJson<'a> {
+    of: u32,
+    classes: &'a [u32],
+}
+
+impl<'a> ChangeJson<'a> {
+    fn of(change: &'a v1::Change) -> Self {
+        let row = |placed: &'a v1::PlacedRow| placed.row.as_ref().map_or(&[][..], |row| &row.values);
+        let placed = |rows: &'a [v1::PlacedRow]| {
+            rows.iter().map(|placed| PlacedJson { at: placed.at, row: Values(row(placed)) }).collect()
+        };
+        let replaced = change.replaced.as_ref();
+        Self {
+            added: placed(&change.added),
+            changed: placed(&change.changed),
+            gone: Rows(&change.gone),
+            replaced: replaced.map(|replaced| ReplacedJson { of: replaced.of, classes: &replaced.classes }),
+            facts: FactsJson::of(&change.facts.clone().unwrap_or_default()),
+        }
     }
 }
 
@@ -72,6 +141,8 @@ struct FactsJson {
     errors: BTreeMap<String, f64>,
     missing: Vec<MissingJson>,
     capped: Vec<String>,
+    running_from: Option<String>,
+    versus_until: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -85,6 +156,7 @@ struct MissingJson {
 impl FactsJson {
     fn of(facts: &v1::Facts) -> Self {
         let missing = facts.missing.iter().cloned();
+        let time = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Self {
             complete: facts.complete,
             shards_asked: facts.shards_asked,
@@ -104,6 +176,8 @@ impl FactsJson {
                 })
                 .collect(),
             capped: facts.capped.clone(),
+            running_from: time(&facts.running_from),
+            versus_until: time(&facts.versus_until),
         }
     }
 }
@@ -134,6 +208,7 @@ mod tests {
                     reason: "gone".into(),
                 }],
                 capped: vec!["country".into()],
+                running_from: "2015-05-17T10:05:00Z".into(),
                 ..v1::Facts::default()
             }),
         }
@@ -148,7 +223,7 @@ mod tests {
                 "complete": false, "shardsAsked": 64, "shardsAnswered": 63, "freshnessMs": null,
                 "fromMemory": 0, "fromHistory": 0, "late": 0, "rejected": 0, "errors": {"visitors": 0.0081},
                 "missing": [{"node": "n1 (h:1)", "shards": 1, "share": 0.015625, "reason": "gone"}],
-                "capped": ["country"],
+                "capped": ["country"], "runningFrom": "2015-05-17T10:05:00Z", "versusUntil": null,
             },
         });
         assert_eq!(answer_to_json(&answer()), expected);

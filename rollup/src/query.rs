@@ -45,6 +45,9 @@ pub struct Query {
     pub limit: usize,
     /// How much earlier the range to compare with is.
     pub versus: Option<Duration>,
+    /// The moment that the query is asked at: relative times, `active` and what has elapsed count from it. All who answer a part
+    /// of the query are given the same.
+    pub as_of: EventTime,
 }
 
 /// One site, or all of them.
@@ -162,7 +165,7 @@ impl QueryError {
 }
 
 impl Query {
-    /// Checks a query against the schema; `now` is what relative times are relative to.
+    /// Checks a query against the schema; `now` is what relative times are relative to, and [`Query::as_of`].
     ///
     /// # Errors
     /// The first field that cannot be, and what would be valid.
@@ -196,10 +199,11 @@ impl Query {
             order_by,
             limit: parse_limit(wire.limit)?,
             versus: parse_versus(&wire.versus)?,
+            as_of: now,
         })
     }
 
-    /// The query on the wire, with absolute times and all defaults spelled out.
+    /// The query on the wire, with absolute times and all defaults spelled out; [`Query::as_of`] goes beside it.
     pub fn to_wire(&self) -> v1::Query {
         v1::Query {
             site: match &self.site {

@@ -154,6 +154,7 @@ impl Rounds<'_> {
             shards: ask.shards.clone(),
             shard_count: self.shard_count,
             folds: folds.to_vec(),
+            as_of_ms: self.query.as_of.as_unix_ms(),
             ..v1::PartialRequest::default()
         });
         let (ask, query) = (ask.clone(), Arc::clone(self.query));

@@ -145,7 +145,8 @@ impl State {
     }
 
     fn partial(&self, request: &v1::PartialRequest, lacks: &[u32]) -> v1::PartialReply {
-        let query = Query::parse(request.query.as_ref().unwrap(), &self.rules.schema, self.now).unwrap();
+        let as_of = EventTime::from_unix_ms(request.as_of_ms);
+        let query = Query::parse(request.query.as_ref().unwrap(), &self.rules.schema, as_of).unwrap();
         let share = self.rules.dimension_values / self.rules.shards.get();
         let mut folds = Folds::default();
         for fold in &request.folds {

@@ -15,7 +15,7 @@ use tidemark_rollup::census::Census;
 use tidemark_rollup::member::View;
 use tidemark_rollup::query::Query;
 use tidemark_rollup::scan::{DimensionOfBucket, Folds, ScanContext};
-use tidemark_rollup::time::BucketStart;
+use tidemark_rollup::time::{BucketStart, EventTime};
 use tonic::{Request, Response, Status};
 
 /// Dimensions in one census: more than any query needs whose answer fits.
@@ -52,7 +52,10 @@ impl Inner {
         let (shards, not_ready) = self.shards(&request.shards, request.shard_count)?;
         let now = self.clock.now();
         let wire = request.query.ok_or_else(|| Status::invalid_argument("query: is missing"))?;
-        let query = Query::parse(&wire, &self.rules.schema, now)
+        // The asker's moment is that of the question, so that all nodes answer the same one; which buckets are open is told by
+        // the clock that closes them.
+        let as_of = if request.as_of_ms > 0 { EventTime::from_unix_ms(request.as_of_ms) } else { now };
+        let query = Query::parse(&wire, &self.rules.schema, as_of)
             .map_err(|error| Status::invalid_argument(format!("{error} (on node {})", self.id)))?;
         // Half for the shards' memory, half for the node's history.
         let share = self.rules.dimension_values / (2 * self.rules.shards.get());
