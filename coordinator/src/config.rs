@@ -44,6 +44,11 @@ pub struct CoordinatorConfig {
     /// Each holds the replies of all nodes in memory until it is merged. More makes better use of many cores; fewer
     /// bounds memory and keeps the queries that are let in fast.
     pub max_queries: NonZeroUsize,
+    /// Subscriptions open at the same time; one more is refused.
+    ///
+    /// What they cost follows from how many different questions they ask: each of those holds its newest answer, and what nodes
+    /// replied last. Those that ask the same share it.
+    pub max_subscriptions: NonZeroUsize,
     /// Posts of events taken in at the same time; one more is told to come back.
     ///
     /// Each holds up to 4 MiB of body and several times that as events. More lets more slow senders in at a time.
@@ -72,6 +77,7 @@ impl Default for CoordinatorConfig {
             query_timeout: Duration::from_secs(2),
             ingest_timeout: Duration::from_secs(5),
             max_queries: non_zero(64),
+            max_subscriptions: non_zero(10_000),
             max_posts: non_zero(32),
             max_connections: non_zero(1_000),
         }

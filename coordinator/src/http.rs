@@ -6,6 +6,7 @@
 //! | route | what |
 //! | --- | --- |
 //! | `POST /v1/query`, `GET /v1/query?...` | a question (`http::ask`) |
+//! | `GET /v1/watch?...` | a question left open (`http::watch`) |
 //! | `POST /v1/events` | events (`http::post`) |
 //! | `GET /metrics` | Prometheus, OpenMetrics text |
 //! | `GET /healthz` | 200 as long as the process runs |
@@ -15,6 +16,7 @@
 mod ask;
 mod params;
 mod post;
+mod watch;
 
 use crate::error::ApiError;
 use crate::fanout::Deadline;
@@ -23,6 +25,7 @@ use crate::plan::NO_NODES;
 use crate::posts::Posts;
 use crate::query::Queries;
 use crate::readiness::Readiness;
+use crate::subscriptions::Subscriptions;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -52,6 +55,7 @@ pub(crate) const MAX_READING: usize = 64;
 /// What the handlers need.
 pub(crate) struct App {
     pub(crate) queries: Arc<Queries>,
+    pub(crate) subscriptions: Arc<Subscriptions>,
     pub(crate) posts: Posts,
     pub(crate) readiness: Readiness,
     /// Places for questions that are being read.
@@ -65,6 +69,7 @@ pub(crate) fn router(app: Arc<App>, grpc: Router) -> Router {
     Router::new()
         .route("/", get(start_page))
         .route("/v1/query", post(ask::post).get(ask::get))
+        .route("/v1/watch", get(watch::get))
         .route("/v1/events", post(post::events))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok" }))

@@ -11,7 +11,7 @@
 //!    service         http            \
 //!    (gRPC)         (JSON)         readiness
 //!         \         /    \               |
-//!          query       events, posts     |
+//!   query <- subscr.  events, posts     |
 //!    rounds, limit, merge   |            |
 //!            |              |            |
 //!    round --- asking       |            |
@@ -23,7 +23,7 @@
 //! the next ones while the query lasts; see `query/asking.rs`.
 //!
 //! Any number of coordinators can stand before one cluster, and in one process: nothing here is global, and nothing is
-//! remembered from one question to the next, but how fast nodes answered.
+//! remembered from one question to the next, but how fast nodes answered, and what is watched.
 //!
 //! What happens is a function of what was given, on a runtime of one thread: a simulation gives the view, the connections, the
 //! port and the time.
@@ -45,11 +45,12 @@ mod readiness;
 mod server;
 mod service;
 mod sites;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 
 pub use config::{ConfigError, CoordinatorConfig};
-pub use json::answer_to_json;
+pub use json::{answer_to_json, change_to_json};
 pub use metrics::CoordinatorMetrics;
 
 use crate::http::App;
@@ -57,6 +58,7 @@ use crate::peers::Peers;
 use crate::posts::Posts;
 use crate::query::Queries;
 use crate::readiness::Readiness;
+use crate::subscriptions::Subscriptions;
 use axum::Router;
 use prometheus_client::registry::Registry;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -131,16 +133,25 @@ impl Coordinator {
         let peers = Arc::new(Peers::new(parts.view, config.shards, config.replication, parts.connect));
         let clock = Arc::clone(&parts.clock);
         let queries = Arc::new(Queries::new(&config, Arc::clone(&peers), clock, parts.metrics.clone()));
-        let (grpc, health) = service::routes(Arc::clone(&queries), Arc::clone(&peers)).await?;
+        let subscriptions = Arc::new(Subscriptions::new(
+            Arc::clone(&queries),
+            Arc::clone(&peers),
+            config.max_subscriptions,
+            parts.metrics.clone(),
+            shutdown.clone(),
+        ));
+        let (grpc, health) =
+            service::routes(Arc::clone(&queries), Arc::clone(&subscriptions), Arc::clone(&peers)).await?;
         let app = App {
             queries,
+            subscriptions,
             posts: Posts::new(&config, Arc::clone(&peers), parts.clock, parts.producer),
             readiness: Readiness::new(peers),
             reading: Semaphore::new(http::MAX_READING),
             metrics: parts.metrics,
             registry: parts.registry,
         };
-        let router = http::router(Arc::new(app), grpc.into_axum_router());
+        let router = http::router(Arc::new(app), grpc);
         tracing::info!(%address, "coordinator is listening");
         let leaving = {
             let shutdown = shutdown.clone();

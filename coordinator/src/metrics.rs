@@ -6,6 +6,7 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::time::Duration;
@@ -85,6 +86,8 @@ pub struct CoordinatorMetrics {
     hedges_won: Counter,
     asked_next: Counter,
     shards_missing: Counter,
+    subscriptions: Gauge,
+    answered_anew: Family<OutcomeLabel, Counter>,
     posts: Family<OutcomeLabel, Counter>,
     accepted: Counter,
     duplicate: Counter,
@@ -102,6 +105,8 @@ impl CoordinatorMetrics {
             hedges_won: Counter::default(),
             asked_next: Counter::default(),
             shards_missing: Counter::default(),
+            subscriptions: Gauge::default(),
+            answered_anew: Family::default(),
             posts: Family::default(),
             accepted: Counter::default(),
             duplicate: Counter::default(),
@@ -123,6 +128,12 @@ impl CoordinatorMetrics {
             self.census_rounds.clone(),
         );
         self.register_owners(registry);
+        registry.register("subscriptions", "Subscriptions that are open", self.subscriptions.clone());
+        registry.register(
+            "subscription_answers",
+            "Answers to questions left open, by whether there was anything new in them",
+            self.answered_anew.clone(),
+        );
         registry.register("http_posts", "Posts of events, by how they ended", self.posts.clone());
         registry.register(
             "http_events_accepted",
@@ -167,6 +178,19 @@ impl CoordinatorMetrics {
     pub(crate) fn query_ended(&self, outcome: QueryOutcome, took: Duration) {
         self.queries.get_or_create(&outcome.label()).inc();
         self.query_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn subscribed(&self) {
+        self.subscriptions.inc();
+    }
+
+    pub(crate) fn unsubscribed(&self) {
+        self.subscriptions.dec();
+    }
+
+    pub(crate) fn answered_anew(&self, changed: bool) {
+        let outcome = if changed { "changed" } else { "unchanged" };
+        self.answered_anew.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(crate) fn census_round(&self) {

@@ -5,6 +5,7 @@
 //! limit (`limit`), putting replies together (`merge`), what is missing (`missing`).
 
 mod asking;
+mod kept;
 mod limit;
 mod merge;
 mod missing;
@@ -17,6 +18,7 @@ use crate::fanout::Deadline;
 use crate::metrics::{CoordinatorMetrics, QueryOutcome};
 use crate::peers::Peers;
 use futures::FutureExt as _;
+pub(crate) use kept::Kept;
 use pace::Pace;
 use rounds::Rounds;
 use std::num::NonZeroUsize;
@@ -27,7 +29,7 @@ use tidemark_proto::v1;
 use tidemark_rollup::partial::TooManyRows;
 use tidemark_rollup::query::{Query, QueryError};
 use tidemark_rollup::schema::Schema;
-use tidemark_rollup::time::Clock;
+use tidemark_rollup::time::{Clock, EventTime};
 use tidemark_shell::work;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -36,7 +38,7 @@ use tokio::time::Instant;
 pub(crate) const BUSY_RETRY: Duration = Duration::from_millis(200);
 
 /// Why a question is not answered.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum AskError {
     /// Correct the field.
     #[error(transparent)]
@@ -120,19 +122,47 @@ impl Queries {
     }
 
     async fn answer(&self, question: &v1::Query, patience: Option<Duration>) -> Result<v1::Answer, AskError> {
-        let query = Query::parse(question, &self.schema, self.clock.now())?;
+        let query = Arc::new(self.check(question)?);
         let permit = self.admit()?;
-        let query = Arc::new(query);
-        let rounds = Rounds {
+        let gathered = self.rounds(&query, self.deadline(patience), None).run().await?;
+        self.merged(gathered, query, Some(permit)).await
+    }
+
+    /// Answers `question` as [`ask`](Self::ask) does, which was asked before and will be again: nodes that have nothing new since
+    /// what is `kept` do not send it again. `None` where nobody has.
+    pub(crate) async fn ask_again(
+        &self,
+        question: &v1::Query,
+        kept: &mut Kept,
+    ) -> Result<Option<v1::Answer>, AskError> {
+        let query = Arc::new(self.check(question)?);
+        kept.is_about(&query);
+        let gathered = self.rounds(&query, self.deadline(None), Some(kept)).run().await?;
+        match kept.note(&gathered, &self.peers.plan()) {
+            true => self.merged(gathered, query, None).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn rounds<'a>(&'a self, query: &'a Arc<Query>, deadline: Deadline, kept: Option<&'a Kept>) -> Rounds<'a> {
+        Rounds {
             peers: &self.peers,
-            query: &query,
+            query,
             shard_count: self.shard_count,
             limit: self.dimension_values,
-            deadline: self.deadline(patience),
+            deadline,
             pace: &self.pace,
             metrics: &self.metrics,
-        };
-        let gathered = rounds.run().await?;
+            kept,
+        }
+    }
+
+    async fn merged(
+        &self,
+        gathered: rounds::Gathered,
+        query: Arc<Query>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<v1::Answer, AskError> {
         self.metrics.shards_missing(gathered.lost.len());
         let (plan, clock) = (self.peers.plan(), Arc::clone(&self.clock));
         let merging = work::run(move || {
@@ -146,6 +176,15 @@ impl Queries {
             AskError::Failed
         });
         Ok(merged??)
+    }
+
+    /// The question as it is understood now.
+    pub(crate) fn check(&self, question: &v1::Query) -> Result<Query, QueryError> {
+        Query::parse(question, &self.schema, self.clock.now())
+    }
+
+    pub(crate) fn now(&self) -> EventTime {
+        self.clock.now()
     }
 
     /// A place among the questions being answered.

@@ -7,7 +7,11 @@ use crate::fanout::Deadline;
 use crate::peers::Peers;
 use crate::query::Queries;
 use crate::sites::sites;
-use futures::stream::BoxStream;
+use crate::subscriptions::{Feed, Subscriptions, WatchError};
+use axum::Router;
+use axum::http;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_proto::v1;
@@ -16,12 +20,15 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tonic_health::server::HealthReporter;
+use tonic_web::GrpcWebLayer;
+use tower::ServiceBuilder;
 
 /// Kept of a caller's patience for merging and the way back: an answer that comes too late is none.
 const RESERVE: Duration = Duration::from_millis(100);
 
 struct AnalyticsService {
     queries: Arc<Queries>,
+    subscriptions: Arc<Subscriptions>,
     peers: Arc<Peers>,
 }
 
@@ -42,9 +49,11 @@ impl Analytics for AnalyticsService {
 
     async fn subscribe(
         &self,
-        _: Request<v1::SubscribeRequest>,
+        request: Request<v1::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        Err(Status::unimplemented("subscribe"))
+        let feeds = self.subscriptions.open(request.into_inner().subscriptions)?;
+        let updates = feeds.into_iter().enumerate().map(|(at, feed)| updates(at as u32, feed));
+        Ok(Response::new(stream::select_all(updates).boxed()))
     }
 
     async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::Description>, Status> {
@@ -61,19 +70,48 @@ impl Analytics for AnalyticsService {
     }
 }
 
+/// What a subscription is sent, to its end.
+fn updates(subscription: u32, feed: Feed) -> BoxStream<'static, Result<v1::Update, Status>> {
+    let updates = stream::unfold(Some(feed), move |feed| async move {
+        let mut feed = feed?;
+        Some(match feed.next().await {
+            Ok(news) => (Ok(news.to_update(subscription)), Some(feed)),
+            Err(error) => (Err(error.into()), None),
+        })
+    });
+    updates.boxed()
+}
+
+impl From<WatchError> for Status {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Ended(error) => error.into(),
+            WatchError::Count(_) | WatchError::Invalid { .. } => Self::invalid_argument(error.to_string()),
+            WatchError::Full { .. } => Self::resource_exhausted(error.to_string()),
+            WatchError::Stopping => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
 /// The gRPC services as routes, and the handle that says whether they are healthy.
 pub(crate) async fn routes(
     queries: Arc<Queries>,
+    subscriptions: Arc<Subscriptions>,
     peers: Arc<Peers>,
-) -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
-    let analytics = AnalyticsServer::new(AnalyticsService { queries, peers });
+) -> Result<(Router, HealthReporter), tonic_reflection::server::Error> {
+    let analytics = AnalyticsServer::new(AnalyticsService { queries, subscriptions, peers });
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<AnalyticsServer<AnalyticsService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(tidemark_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    Ok((Routes::new(analytics).add_service(health_server).add_service(reflection), health))
+    let routes = Routes::new(analytics).add_service(health_server).add_service(reflection);
+    // Browsers' form of it, too. The layer's body is tonic's, the router's is axum's.
+    let web = ServiceBuilder::new()
+        .layer(GrpcWebLayer::new())
+        .map_request(|request: http::Request<tonic::body::Body>| request.map(axum::body::Body::new));
+    Ok((routes.into_axum_router().layer(web), health))
 }
 
 /// Tells whoever balances load to go elsewhere.

@@ -33,6 +33,7 @@ pub mod scan;
 pub mod schema;
 pub mod shard;
 pub mod sharding;
+pub mod site_mask;
 pub mod slice;
 pub mod split;
 pub mod table;

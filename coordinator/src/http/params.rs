@@ -42,7 +42,7 @@ impl IntoIterator for Pairs {
 }
 
 /// The question that these parameters ask.
-pub(super) fn question(pairs: Pairs) -> Result<v1::Query, ApiError> {
+pub(super) fn question(pairs: impl IntoIterator<Item = (String, String)>) -> Result<v1::Query, ApiError> {
     let mut question = v1::Query::default();
     let mut limit = String::new();
     for (name, value) in pairs {

@@ -28,7 +28,7 @@ pub(super) fn answer(
     for piece in pieces {
         merged.merge(&piece.content.partial);
         answered += piece.answered.len();
-        away.extend(piece.content.reply.missing_nodes);
+        away.extend(piece.content.reply.missing_nodes.iter().cloned());
     }
     let shards = answered + lost.len();
     assert_eq!(shards, plan.shard_count() as usize, "every shard counts once, or is missing");

@@ -21,6 +21,8 @@ pub(super) struct Reply<T> {
     pub(super) peer: Arc<Peer>,
     /// The shards it is of, of those that were asked for: ascending.
     pub(super) answered: Vec<u32>,
+    /// All that were asked for.
+    pub(super) asked: Vec<u32>,
     pub(super) content: T,
 }
 

@@ -14,6 +14,7 @@
 //! the others', would show some values with a part of their numbers.
 
 use super::asking::{Ask, Asking, Lost, Waiting};
+use super::kept::Kept;
 use super::limit::{self, Union};
 use super::pace::Pace;
 use super::round::{Ended, Reply, Round};
@@ -32,11 +33,12 @@ use tidemark_rollup::partial::{Partial, TooManyRows};
 use tidemark_rollup::query::Query;
 use tidemark_shell::work;
 
-/// A node's part of the answer.
+/// A node's part of the answer. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Piece {
-    pub(super) partial: Partial,
+    pub(super) partial: Arc<Partial>,
     /// The reply it came with; `partial` is taken out of it.
-    pub(super) reply: v1::PartialReply,
+    pub(super) reply: Arc<v1::PartialReply>,
 }
 
 /// One question on its way through the rounds.
@@ -48,6 +50,8 @@ pub(super) struct Rounds<'a> {
     pub(super) deadline: Deadline,
     pub(super) pace: &'a Pace,
     pub(super) metrics: &'a CoordinatorMetrics,
+    /// What nodes replied before, where the question is asked again and again.
+    pub(super) kept: Option<&'a Kept>,
 }
 
 /// What all rounds come to.
@@ -101,7 +105,7 @@ impl Rounds<'_> {
     }
 
     fn contested<'a>(&self, pieces: impl Iterator<Item = &'a Reply<Piece>>) -> Vec<v1::DimensionOfBucket> {
-        let replies: Vec<_> = pieces.map(|piece| &piece.content.reply).collect();
+        let replies: Vec<&v1::PartialReply> = pieces.map(|piece| &*piece.content.reply).collect();
         limit::contested(&replies, limit::share(self.limit, self.shard_count), self.limit)
     }
 
@@ -149,13 +153,15 @@ impl Rounds<'_> {
 
     fn partial_of(&self, ask: &Ask, folds: &[v1::Fold]) -> BoxFuture<'static, Result<Reply<Piece>, Failure>> {
         let client = self.peers.cluster(&ask.peer.address);
+        let known = self.kept.map(|kept| kept.find(ask, folds)).unwrap_or_default();
         let request = self.deadline.request(v1::PartialRequest {
             query: Some(self.query.to_wire()),
             shards: ask.shards.clone(),
             shard_count: self.shard_count,
             folds: folds.to_vec(),
             as_of_ms: self.query.as_of.as_unix_ms(),
-            ..v1::PartialRequest::default()
+            live: self.kept.is_some(),
+            known_version: known.as_ref().map_or(0, |known| known.reply.version),
         });
         let (ask, query) = (ask.clone(), Arc::clone(self.query));
         async move {
@@ -166,10 +172,21 @@ impl Rounds<'_> {
             if !in_order || !reply.answered.iter().all(|shard| ask.shards.binary_search(shard).is_ok()) {
                 return Err(Failure::new("answered for shards that it was not asked for"));
             }
-            let partial = reply.partial.take().unwrap_or_default();
-            let partial =
-                work::run(move || Partial::from_wire(partial, &query)).await.ok_or_else(unreadable)?;
-            Ok(Reply { peer: ask.peer, answered: reply.answered.clone(), content: Piece { partial, reply } })
+            let answered = reply.answered.clone();
+            let partial = match (reply.unchanged, known) {
+                (false, _) => {
+                    let partial = reply.partial.take().unwrap_or_default();
+                    let read = work::run(move || Partial::from_wire(partial, &query)).await;
+                    Arc::new(read.ok_or_else(unreadable)?)
+                }
+                (true, Some(known)) if known.reply.answered == answered => {
+                    reply.distinct_values.clone_from(&known.reply.distinct_values);
+                    known.partial
+                }
+                (true, _) => return Err(unreadable()),
+            };
+            let content = Piece { partial, reply: Arc::new(reply) };
+            Ok(Reply { peer: ask.peer, answered, asked: ask.shards, content })
         }
         .boxed()
     }
@@ -187,7 +204,7 @@ impl Rounds<'_> {
         async move {
             let reply = client?.take_census(request).await?.into_inner();
             let content = work::run(move || limit::read(&reply, &of)).await.ok_or_else(unreadable)?;
-            Ok(Reply { peer: ask.peer, answered: ask.shards, content })
+            Ok(Reply { peer: ask.peer, answered: ask.shards.clone(), asked: ask.shards, content })
         }
         .boxed()
     }
