@@ -77,6 +77,12 @@ pub(crate) struct CoordinatorSettings {
     #[arg(long, value_name = "COUNT", default_value_t = defaults().max_queries, help_heading = "Limits")]
     pub(crate) max_queries: NonZeroUsize,
 
+    /// Subscriptions at a time; further ones are refused
+    ///
+    /// Those that ask the same share what it costs to answer; each takes some kilobytes of its own.
+    #[arg(long, value_name = "COUNT", default_value_t = defaults().max_subscriptions, help_heading = "Limits")]
+    pub(crate) max_subscriptions: NonZeroUsize,
+
     /// Posts of events at a time; further ones are told to come back
     ///
     /// Each holds up to 4 MiB and several times that as events. More lets more slow senders in at a time.
@@ -112,6 +118,7 @@ impl CoordinatorSettings {
             query_timeout: self.query_timeout,
             ingest_timeout: self.ingest_timeout,
             max_queries: self.max_queries,
+            max_subscriptions: self.max_subscriptions,
             max_posts: self.max_posts,
             max_connections: self.max_connections,
         })

@@ -49,6 +49,7 @@ const VALUES: [(&str, &str, &str); 43] = [
     ("query_timeout", r#""500ms""#, "500ms"),
     ("ingest_timeout", r#""9s""#, "9s"),
     ("max_queries", "3", "3"),
+    ("max_subscriptions", "5", "5"),
     ("max_posts", "4", "4"),
     ("max_connections", "5", "5"),
     ("log", r#""warn,tidemark_node=debug""#, "warn,tidemark_node=debug"),
