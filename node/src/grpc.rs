@@ -13,6 +13,7 @@ use crate::peers::Peers;
 use crate::query::Queries;
 use crate::repair::Repair;
 use crate::router::Router;
+use crate::shard::ShardParts;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_rollup::canonical::KeepParams;
@@ -34,6 +35,7 @@ pub(crate) struct Inner {
     pub(crate) repair: Arc<Repair>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) queries: Queries,
+    pub(crate) parts: Arc<ShardParts>,
     pub(crate) rules: ShardRules,
     pub(crate) keep_params: KeepParams,
     pub(crate) clock: Arc<dyn Clock>,

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+mod changes;
 mod chores;
 pub mod clock;
 mod committed;

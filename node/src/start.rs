@@ -4,6 +4,7 @@
 //! Does not own: what the parts do.
 
 use crate::admission::Admission;
+use crate::changes::Changes;
 use crate::chores::Chores;
 use crate::config::NodeConfig;
 use crate::grpc::{Inner, Services};
@@ -166,6 +167,7 @@ impl Node {
             owners: owners.subscribe(),
             planted: parts.planted,
             rebuilding: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            changes: Changes::default(),
             metrics: meter.clone(),
         });
         // All shards, those of others too: an actor without blocks costs little, and owners come and go.
@@ -201,6 +203,7 @@ impl Node {
         }));
         repair.take_in(Arc::clone(&view.borrow()));
         let following = tokio::spawn(Arc::clone(&repair).follow(history_stop.clone()));
+        tokio::spawn(Changes::tell(Arc::clone(&shard_parts), stop.clone()));
 
         let admission = Arc::new(Admission::new(config.in_flight_bytes, config.memory_budget_bytes));
         let drain = shutdown.child_token();
@@ -218,6 +221,7 @@ impl Node {
                 Arc::clone(&history),
                 Arc::clone(&shard_parts),
             ),
+            parts: Arc::clone(&shard_parts),
             rules: shard_parts.rules.clone(),
             keep_params: config.keep_params.clone(),
             clock: Arc::clone(&parts.clock),

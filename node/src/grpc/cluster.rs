@@ -174,7 +174,7 @@ impl v1::cluster_server::Cluster for Services {
         &self,
         _: Request<v1::ChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        Err(Status::unimplemented("watch_changes"))
+        Ok(Response::new(self.0.parts.changes.listen(self.0.shutdown.clone())))
     }
 
     async fn take_census(

@@ -1,5 +1,6 @@
 //! What all shard actors of a node share.
 
+use crate::changes::Changes;
 use crate::committed::Committed;
 use crate::metrics::NodeMeter;
 use crate::owners::Owners;
@@ -30,6 +31,8 @@ pub struct ShardParts {
     pub rebuilding: Semaphore,
     /// Buckets that were evicted while only the journal has them, in all shards. Too many after a shard failed, never too few.
     pub in_journal: AtomicUsize,
+    /// Where they tell what they have counted something for.
+    pub(crate) changes: Changes,
     /// Where they report.
     pub metrics: NodeMeter,
 }

@@ -90,6 +90,9 @@ impl State {
         match self.count(&block) {
             Err(error) => _ = reply.send(Err(error)),
             Ok((id, applied)) => {
+                if self.parts.changes.is_heard() {
+                    self.parts.changes.note(self.shard.last_sites());
+                }
                 let lost = Arc::clone(&self.lost);
                 let buckets = applied.buckets.clone();
                 let mut reply = Some(reply);
