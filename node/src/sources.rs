@@ -103,7 +103,7 @@ impl Sources {
             if asked.peek().is_some() && segments.is_empty() {
                 self.gaps.insert(match other.is_empty() {
                     true => format!("{start} is no longer kept"),
-                    false => format!("{start} is kept in days only: ask with granularity 1d, for whole days"),
+                    false => format!("{start} is kept in days only: {}", how_to_ask_for_whole(query, start)),
                 });
             } else if as_day || !asked.all(|&bucket| memory_has(bucket, None, keep)) {
                 segments.iter().for_each(&mut add);
@@ -123,6 +123,20 @@ impl Sources {
                 }
             }
         }
+    }
+}
+
+/// How to ask so that rows of days can answer for `day`.
+fn how_to_ask_for_whole(query: &Query, day: DayStart) -> &'static str {
+    let is_cut = query.versus_until().is_some()
+        && query
+            .versus_range()
+            .is_some_and(|(from, to)| from <= day.time() && day.time() < to && to < day.end());
+    match is_cut {
+        true => {
+            "the day that is compared with it has not ended, so only a part of it counts; ask until a midnight before now"
+        }
+        false => "ask with granularity 1d, for whole days",
     }
 }
 

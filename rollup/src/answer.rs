@@ -9,6 +9,7 @@ use crate::measure::{MeasureColumn, distribution::Distribution, unique::Unique};
 use crate::partial::Partial;
 use crate::query::{Query, QueryMeasure};
 use crate::reading::read;
+use crate::schema::Source;
 use crate::time::{EventTime, Granularity};
 use std::collections::HashMap;
 use tidemark_proto::v1;
@@ -54,13 +55,22 @@ fn answer_row(partial: &Partial, query: &Query, row: usize) -> v1::Row {
         };
         query.measures.iter().map(move |measure| v1::Value { kind: number(measure) })
     };
-    let versus = query.versus.map(|_| numbers(query.columns.len()));
+    let versus = query.versus.map(|_| {
+        let is_comparable = query.is_comparable(partial.time[row]);
+        let of_then = query.measures.iter().zip(numbers(query.columns.len()));
+        // Nothing is not zero: of what has not ended, and of who was active then, there is no number.
+        of_then.map(move |(measure, number)| {
+            let is_there = is_comparable && query.columns[measure.column].source != Source::Active;
+            if is_there { number } else { v1::Value { kind: None } }
+        })
+    });
     let values = time.into_iter().chain(groups).chain(numbers(0)).chain(versus.into_iter().flatten());
     v1::Row { values: values.collect() }
 }
 
 fn facts(partial: &Partial, query: &Query, now: EventTime) -> v1::Facts {
     let facts = &partial.facts;
+    let text = |time: Option<EventTime>| time.map(|time| time.to_string()).unwrap_or_default();
     let age = |newest: i64| u64::try_from(now.as_unix_ms().saturating_sub(newest)).unwrap_or(0);
     v1::Facts {
         freshness_ms: facts.newest_event_ms.map(age),
@@ -71,6 +81,8 @@ fn facts(partial: &Partial, query: &Query, now: EventTime) -> v1::Facts {
         errors: errors(partial, query),
         capped: facts.capped.iter().cloned().collect(),
         missing: facts.gaps.iter().map(|gap| missing_history(gap)).collect(),
+        running_from: text(query.running_from()),
+        versus_until: text(query.versus_until()),
         ..v1::Facts::default()
     }
 }

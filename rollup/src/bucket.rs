@@ -7,6 +7,7 @@
 //! * The numbers are a function of the coverage: same blocks, same numbers, in any order.
 //! * A block counts once.
 
+use crate::active::{MAX_DELAY, slice_of};
 use crate::block::{DecodedBlock, NamedIds, ProducerId};
 use crate::census::{OTHER, OTHER_ID, UNSET_ID};
 use crate::coverage::Coverage;
@@ -33,6 +34,8 @@ pub struct Bucket {
     pub(crate) site_names: Dictionary,
     /// By id of the site.
     pub(crate) sites: Vec<SiteTable>,
+    /// Whether some site's log of who was active has something.
+    pub(crate) has_slices: bool,
 }
 
 /// Where a rollup comes from.
@@ -120,6 +123,7 @@ impl Bucket {
             tuples: TupleSet::new(width),
             site_names: Dictionary::default(),
             sites: Vec::new(),
+            has_slices: false,
         }
     }
 
@@ -216,6 +220,7 @@ impl Bucket {
             if !range.is_empty() {
                 self.find_rows(block, site, range.clone(), limit, scratch);
                 self.measure(block, site, range.clone(), scratch);
+                self.log_active(block, site, range.clone(), scratch);
                 self.note_facts(block, site, &scratch.by_site[range], late);
             }
         }
@@ -351,6 +356,34 @@ impl Bucket {
             let values = feed.value.map_or(&[][..], |value| &block.values[value].plus_one);
             table.sketch_bytes += feed_column(column, &measure.source, values, &block.visitor, pairs);
         }
+    }
+
+    fn log_active(
+        &mut self,
+        block: &DecodedBlock,
+        site: usize,
+        range: std::ops::Range<usize>,
+        scratch: &Scratch,
+    ) {
+        // By when the block was sealed, not by when it is counted: the log is a function of the blocks as all else is.
+        let first_ms = block.sealed_at_ms.saturating_sub(MAX_DELAY.as_millis() as i64);
+        if self.start.end().as_unix_ms() <= first_ms {
+            return;
+        }
+        let log = &mut self.sites[site].active;
+        for (&event, &row) in scratch.by_site[range.clone()].iter().zip(&scratch.rows[range]) {
+            let (time_ms, visitor) = (block.time_ms[event as usize], block.visitor[event as usize]);
+            if visitor != 0 && time_ms >= first_ms {
+                log.push(row, slice_of(self.start, time_ms), visitor);
+            }
+        }
+        self.has_slices |= !log.is_empty();
+    }
+
+    /// Drops who was active when: the window has passed the bucket.
+    pub(crate) fn forget_slices(&mut self) {
+        self.sites.iter_mut().for_each(|site| site.active.clear());
+        self.has_slices = false;
     }
 
     fn note_facts(&mut self, block: &DecodedBlock, site: usize, events: &[u32], late: bool) {

@@ -10,17 +10,18 @@
 mod rank;
 mod rows;
 
+use crate::active::first_slice;
 use crate::bucket::{Bucket, Origin};
 use crate::census::Census;
 pub use crate::folds::{DimensionOfBucket, DistinctCounts, Folds};
 use crate::measure::MeasureColumn;
 use crate::partial::{Partial, PartialFacts};
 use crate::query::{Field, Query, QueryColumn, SiteSelection};
+use crate::schema::Source;
 use crate::table::SiteTable;
 use crate::time::{BucketStart, EventTime};
-use rows::TableScan;
+use rows::{Masks, TableScan};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a scan needs beside the query.
 #[derive(Clone, Debug, Default)]
@@ -157,7 +158,7 @@ pub fn scan_winners(buckets: &[&Bucket], winners: &Partial, query: &Query, conte
 fn order_part(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &mut Scanned) {
     // Then does not order now, but its rows are there.
     let order = [(&query.columns[order_column(query)], 0)];
-    let columns = if part.versus { &[][..] } else { &order[..] };
+    let columns = if part.period == Period::Then { &[][..] } else { &order[..] };
     scan_part(part, query, columns, context, &mut scanned.partial);
     note_facts(part, query, context, scanned);
 }
@@ -184,38 +185,73 @@ struct Part<'a> {
     bucket: &'a Bucket,
     /// Start of the step, seconds since the Unix epoch.
     step: u32,
-    /// Whether it is part of the range to compare with.
-    versus: bool,
+    period: Period,
+    /// The bucket has an earlier part as well, which tells what is known of it beside the rows.
+    is_told: bool,
+}
+
+/// What of an answer a part feeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Period {
+    /// The range: all measures but `active`.
+    Now,
+    /// The range to compare with: the same for then.
+    Then,
+    /// The last five minutes, whatever the range: `active`.
+    Active,
+}
+
+impl Part<'_> {
+    /// Whether the part has something for this column.
+    fn feeds(&self, column: &QueryColumn) -> bool {
+        (self.period == Period::Active) == (column.source == Source::Active)
+    }
+
+    /// Which rows of a site's table the part has something of; empty where it is all of them. Who was there and is no longer
+    /// active makes no row of the answer.
+    fn mask(&self, table: &SiteTable, query: &Query) -> Vec<bool> {
+        match self.period {
+            Period::Now | Period::Then => Vec::new(),
+            Period::Active => {
+                table.active.active_rows(first_slice(self.bucket.start(), query.as_of), table.len())
+            }
+        }
+    }
 }
 
 fn parts_of<'a>(buckets: &[&'a Bucket], query: &Query) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
+    let (versus, active_from) = (query.versus.zip(query.versus_range()), query.active_from());
     for &bucket in buckets {
-        let start = bucket.start().time();
-        let mut place = |offset: Duration, versus| {
-            let shown_at = start.plus(offset);
-            let step = query.step_of(shown_at);
-            if (query.from..query.to).contains(&shown_at) {
-                parts.push(Part { bucket, step, versus });
-            }
-        };
-        place(Duration::ZERO, false);
-        if let Some(offset) = query.versus {
-            place(offset, true);
+        let (start, already) = (bucket.start().time(), parts.len());
+        if (query.from..query.to).contains(&start) {
+            parts.push(Part { bucket, step: query.step_of(start), period: Period::Now, is_told: false });
+        }
+        if let Some((offset, (from, to))) = versus
+            && (from..to).contains(&start)
+        {
+            let step = query.step_of(start.plus(offset));
+            parts.push(Part { bucket, step, period: Period::Then, is_told: false });
+        }
+        // Segments do not know slices.
+        let has_slices = bucket.origin == Origin::Memory && bucket.has_slices;
+        if has_slices && active_from.is_some_and(|from| bucket.start() >= from) {
+            let is_told = parts.len() > already;
+            parts.push(Part { bucket, step: query.step_of(start), period: Period::Active, is_told });
         }
     }
     parts
 }
 
-/// The moments between which a query needs buckets: the range, and the one to compare with.
+/// The moments between which a query needs buckets, of memory and of history: the range, and what there is to compare with it.
 pub fn ranges_of(query: &Query) -> impl Iterator<Item = (EventTime, EventTime)> {
-    let versus = query.versus.map(|offset| (query.from.minus(offset), query.to.minus(offset)));
-    [(query.from, query.to)].into_iter().chain(versus)
+    [(query.from, query.to)].into_iter().chain(query.versus_range())
 }
 
-/// Whether a query needs this bucket.
+/// Whether a query needs this bucket, where it is in memory: for its ranges, or for who is active.
 pub fn needs(query: &Query, start: BucketStart) -> bool {
     ranges_of(query).any(|(from, to)| (from..to).contains(&start.time()))
+        || query.active_from().is_some_and(|from| start >= from)
 }
 
 /// The values that one shard's buckets have, for each of these dimensions.
@@ -250,6 +286,9 @@ fn selected_sites<'a>(bucket: &'a Bucket, query: &Query) -> Vec<(&'a str, &'a Si
 }
 
 fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &mut Scanned) {
+    if part.is_told {
+        return;
+    }
     let bucket = part.bucket;
     let sites = selected_sites(bucket, query);
     let read = match bucket.origin {
@@ -281,9 +320,11 @@ fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &m
                 scanned.partial.facts.capped.insert(name.to_owned());
             }
         }
-        if !part.versus {
-            let facts = &mut scanned.partial.facts;
+        let facts = &mut scanned.partial.facts;
+        if part.period != Period::Then {
             facts.newest_event_ms = facts.newest_event_ms.max(table.facts.newest_event_ms);
+        }
+        if part.period == Period::Now {
             facts.late += table.facts.late;
             facts.rejected += table.facts.rejected_total();
         }
@@ -297,18 +338,33 @@ fn scan_part(
     context: &ScanContext,
     out: &mut Partial,
 ) {
-    let offset = if part.versus { query.columns.len() } else { 0 };
+    let offset = if part.period == Period::Then { query.columns.len() } else { 0 };
     for (site, table) in selected_sites(part.bucket, query) {
         let scan = TableScan::new(part.bucket, site, table, query, context);
-        let mask = scan.url_mask(Some(out));
-        let rows = scan.rows(&mask, |url, ids| scan.out_row(part.step, url, ids, out));
+        let masks = Masks { urls: scan.url_mask(Some(out)), rows: part.mask(table, query) };
+        let rows = scan.rows(&masks, |url, ids| scan.out_row(part.step, url, ids, out));
         out.fit_measures();
-        for &(measure, column) in columns {
-            // A rollup from before the schema had this measure reads as empty.
-            let index = part.bucket.schema.measure_index(&measure.name);
-            if let Some(theirs) = index.map(|index| &table.measures[index]) {
-                out.measures[column + offset].merge_rows(theirs, &rows);
-            }
+        for &(measure, column) in columns.iter().filter(|(measure, _)| part.feeds(measure)) {
+            merge_column(part, table, measure, query, &rows, &mut out.measures[column + offset]);
         }
+    }
+}
+
+/// Merges a column of a site's table into one of the answer: row `i` into row `rows[i]`.
+fn merge_column(
+    part: &Part<'_>,
+    table: &SiteTable,
+    measure: &QueryColumn,
+    query: &Query,
+    rows: &[u32],
+    out: &mut MeasureColumn,
+) {
+    if let (Period::Active, MeasureColumn::Uniques(sets)) = (part.period, &mut *out) {
+        table.active.merge_into(first_slice(part.bucket.start(), query.as_of), rows, sets);
+        return;
+    }
+    // A rollup from before the schema had this measure reads as empty.
+    if let Some(index) = part.bucket.schema.measure_index(&measure.name) {
+        out.merge_rows(&table.measures[index], rows);
     }
 }

@@ -6,6 +6,7 @@
 //! A new dimension or measure is a line of configuration. Rollups and blocks name what they hold, so data from
 //! before reads as empty.
 
+use crate::active::ACTIVE;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -30,7 +31,7 @@ pub const MAX_DIMENSIONS: usize = 32;
 pub const MAX_MEASURES: usize = 64;
 
 /// Names that queries use for something else.
-const RESERVED: [&str; 3] = ["site", "url", "time"];
+const RESERVED: [&str; 4] = ["site", "url", "time", ACTIVE];
 
 /// The dimensions and measures that rollups keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,9 @@ impl Schema {
     pub fn new(dimensions: Vec<String>, measures: Vec<Measure>) -> Result<Self, SchemaError> {
         if dimensions.len() > MAX_DIMENSIONS || measures.len() > MAX_MEASURES || measures.is_empty() {
             return Err(SchemaError::Count { dimensions: dimensions.len(), measures: measures.len() });
+        }
+        if let Some(active) = measures.iter().find(|measure| measure.source == Source::Active) {
+            return Err(SchemaError::Measure(active.name.clone()));
         }
         let mut names = BTreeSet::new();
         for name in dimensions.iter().chain(measures.iter().map(|measure| &measure.name)) {
@@ -121,6 +125,8 @@ pub enum Source {
     Unique,
     /// Percentiles of the value of this name.
     Distribution(String),
+    /// Distinct visitors of the last five minutes: of queries only. No schema has it, and so no rollup and no segment.
+    Active,
 }
 
 impl Source {
@@ -128,7 +134,7 @@ impl Source {
     pub fn value(&self) -> Option<&str> {
         match self {
             Self::Sum(value) | Self::Distribution(value) => Some(value),
-            Self::Count | Self::Unique => None,
+            Self::Count | Self::Unique | Self::Active => None,
         }
     }
 }
@@ -142,6 +148,7 @@ impl fmt::Display for Measure {
             Source::Sum(value) => write!(f, "{name}=sum({value}{tail})"),
             Source::Unique => write!(f, "{name}=unique(visitor{tail})"),
             Source::Distribution(value) => write!(f, "{name}=distribution({value}{tail})"),
+            Source::Active => f.write_str(name),
         }
     }
 }
@@ -194,7 +201,7 @@ pub enum SchemaError {
     Name(String),
     /// Rename or remove one.
     #[error(
-        "the name {0:?} is taken: dimensions and measures share one set of names, and site, url and time are reserved"
+        "the name {0:?} is taken: dimensions and measures share one set of names, and site, url, time and active are reserved"
     )]
     Taken(String),
     /// Spell it as the message says.
@@ -253,6 +260,14 @@ mod tests {
         let schema = |dimension: &str| Schema::new(vec![dimension.to_owned()], measures.clone());
         assert_eq!(schema("views"), Err(SchemaError::Taken("views".to_owned())));
         assert_eq!(schema("url"), Err(SchemaError::Taken("url".to_owned())));
+        assert_eq!(schema("active"), Err(SchemaError::Taken("active".to_owned())));
         assert!(schema("colour").is_ok());
+    }
+
+    #[test]
+    fn active_is_no_measure_of_a_schema() {
+        let active = Measure { name: "now".to_owned(), source: Source::Active, event_kind: None };
+        assert!(Schema::new(Vec::new(), vec![active]).is_err());
+        assert!("active=unique(visitor)".parse().is_ok_and(|of| Schema::new(Vec::new(), vec![of]).is_err()));
     }
 }

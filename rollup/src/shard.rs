@@ -146,6 +146,16 @@ impl Shard {
         self.read_and(block, |shard, decoded, id| shard.apply_decoded(decoded, id, Some(buckets)))
     }
 
+    /// Drops who was active when in the buckets before this one, which no window touches any more.
+    pub fn forget_slices(&mut self, before: BucketStart) {
+        for (_, bucket) in self.buckets.range_mut(..before).filter(|(_, bucket)| bucket.has_slices) {
+            // One that a query is reading right now is left for the next time, and not copied.
+            if let Some(bucket) = Arc::get_mut(bucket) {
+                bucket.forget_slices();
+            }
+        }
+    }
+
     /// Events that came again, by site: those noted since this was last asked for.
     pub fn take_duplicates(&mut self, start: BucketStart) -> BTreeMap<String, u64> {
         self.duplicates.remove(&start).unwrap_or_default()
@@ -202,6 +212,12 @@ impl Shard {
     /// The blocks known to be counted.
     pub fn coverage(&self) -> &Coverage {
         &self.coverage
+    }
+
+    /// The sites of the block that was read last; some of them repeatedly.
+    pub fn last_sites(&self) -> impl Iterator<Item = &str> {
+        // Pages of one site mostly follow one another.
+        self.decoded.pages.chunk_by(|a, b| a.site == b.site).map(|pages| self.decoded.text(pages[0].site))
     }
 
     /// Counts a block, if none of its identity is counted yet: of two copies that differ, the first one counts.

@@ -6,6 +6,7 @@
 //! Everything is a column, and a row is a position. Two 32-bit ids are a row's whole key, so that finding one touches
 //! little memory and a scan reads only what its query needs.
 
+use crate::active::ActiveLog;
 use crate::census::{OTHER_ID, UNSET_ID, ValueSet};
 use crate::dictionary::{Dictionary, mix};
 use crate::measure::{MeasureColumn, extend};
@@ -120,6 +121,8 @@ pub(crate) struct SiteTable {
     pub(crate) measures: Vec<MeasureColumn>,
     /// One per dimension of the schema.
     pub(crate) values: Vec<ValueSet>,
+    /// Who was active when, as long as some window may touch the bucket.
+    pub(crate) active: ActiveLog,
     pub(crate) facts: SiteFacts,
     /// Bytes that the measures' sketches hold, kept up to date so that nobody has to visit them all.
     pub(crate) sketch_bytes: usize,
@@ -167,6 +170,7 @@ impl SiteTable {
             index: HashTable::new(),
             measures: schema.measures().iter().map(|measure| MeasureColumn::new(&measure.source)).collect(),
             values: vec![ValueSet::default(); schema.dimensions().len()],
+            active: ActiveLog::default(),
             facts: SiteFacts::default(),
             sketch_bytes: 0,
         }
@@ -249,6 +253,7 @@ impl SiteTable {
             + values
             + self.values.capacity() * size_of::<ValueSet>()
             + self.sketch_bytes
+            + self.active.heap_bytes()
     }
 }
 

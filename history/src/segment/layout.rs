@@ -111,7 +111,8 @@ impl Layout {
             let name = &measure.name;
             match measure.source {
                 Source::Count | Source::Sum(_) => columns.named(name, Kind::Integers(at)),
-                Source::Unique => {
+                // No schema has the one of the last five minutes.
+                Source::Unique | Source::Active => {
                     columns.named(name, Kind::Sketches(at));
                     columns.free(format!("{name}_estimate"), Kind::Derived(at, Derived::Estimate));
                 }

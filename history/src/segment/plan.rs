@@ -252,7 +252,7 @@ impl Plan {
 pub(super) fn measure_kind(schema: &Schema, at: usize) -> Kind {
     match schema.measures()[at].source {
         Source::Count | Source::Sum(_) => Kind::Integers(at),
-        Source::Unique | Source::Distribution(_) => Kind::Sketches(at),
+        Source::Unique | Source::Active | Source::Distribution(_) => Kind::Sketches(at),
     }
 }
 

@@ -9,6 +9,7 @@ use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_rollup::active;
 use tidemark_rollup::event::GRACE;
 use tidemark_rollup::time::{BucketStart, Clock, EventTime};
 use tokio_util::sync::CancellationToken;
@@ -85,12 +86,13 @@ fn eviction(
     keep: Duration,
     now: EventTime,
 ) -> Eviction {
-    let first_open = BucketStart::containing(now.minus(GRACE));
-    let kept = BucketStart::containing(now.minus(keep).minus(GRACE)).min(first_open);
+    // Nothing but memory knows who is active; and an open bucket is one of these.
+    let first_active = active::first_kept(now);
+    let kept = BucketStart::containing(now.minus(keep).minus(GRACE)).min(first_active);
     let mut excess = used_bytes.saturating_sub(budget_bytes / 10 * 7);
     let mut cut = BucketStart::containing(EventTime::EPOCH);
     if used_bytes > budget_bytes / 5 * 4 {
-        for (&bucket, &bytes) in sizes.range(..first_open) {
+        for (&bucket, &bytes) in sizes.range(..first_active) {
             if excess == 0 {
                 break;
             }
@@ -100,7 +102,11 @@ fn eviction(
     }
     let is_pressing = used_bytes > budget_bytes / 10 * 9;
     let none = BucketStart::containing(EventTime::EPOCH);
-    Eviction { committed_before: kept.max(cut), any_before: if is_pressing { cut } else { none } }
+    Eviction {
+        committed_before: kept.max(cut),
+        any_before: if is_pressing { cut } else { none },
+        slices_before: first_active,
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +119,10 @@ mod tests {
         BucketStart::from_unix_seconds(number * 300).unwrap()
     }
 
+    fn eviction_at(sizes: &BTreeMap<BucketStart, u64>, now: EventTime) -> Eviction {
+        eviction(sizes, 100, 100, HOUR, now)
+    }
+
     /// Ten buckets of ten bytes, the last of them open.
     fn evict(used_bytes: u64, keep: Duration) -> Eviction {
         let sizes = (100..110).map(|number| (bucket(number), 10)).collect();
@@ -123,7 +133,16 @@ mod tests {
     fn what_was_kept_long_enough_goes_where_commits_have_it() {
         let eviction = evict(10, HOUR / 2);
         assert_eq!((eviction.committed_before, eviction.any_before), (bucket(103), bucket(0)));
-        assert_eq!(evict(10, Duration::ZERO).committed_before, bucket(109), "an open bucket stays");
+    }
+
+    #[test]
+    fn what_ended_less_than_five_minutes_ago_stays_because_nothing_else_knows_who_is_active() {
+        // A hundred seconds into bucket 109.
+        let eviction = evict(100, Duration::ZERO);
+        assert_eq!((eviction.committed_before, eviction.slices_before), (bucket(108), bucket(108)));
+        let sizes = [(bucket(108), 80), (bucket(109), 20)].into();
+        let now = bucket(109).time().plus(Duration::from_secs(100));
+        assert_eq!(eviction_at(&sizes, now).any_before, bucket(0), "not even where memory is very short");
     }
 
     #[test]

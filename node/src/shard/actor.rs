@@ -121,6 +121,8 @@ pub struct Eviction {
     pub committed_before: BucketStart,
     /// Buckets before this one also where only the journal has them.
     pub any_before: BucketStart,
+    /// Of buckets before this one, which stay, who was active when: no window touches them any more.
+    pub slices_before: BucketStart,
 }
 
 /// What happened to events, by bucket and site; `None` where a day's coverage is not known yet.

@@ -23,19 +23,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidemark_history::day::DayStart;
 use tidemark_proto::v1;
+use tidemark_rollup::active;
 use tidemark_rollup::block::BlockId;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::census::Census;
 use tidemark_rollup::coverage::Coverage;
-use tidemark_rollup::event::GRACE;
+use tidemark_rollup::event::{GRACE, MAX_AHEAD};
 use tidemark_rollup::member::NodeId;
 use tidemark_rollup::scan::{
-    DimensionOfBucket, DistinctCounts, Scanned, needs, scan_all, scan_order_uncut, scan_winners, take_census,
+    DimensionOfBucket, DistinctCounts, Scanned, needs, ranges_of, scan_all, scan_order_uncut, scan_winners,
+    take_census,
 };
 use tidemark_rollup::shard::{Applied, Relation, Shard};
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::BucketStart;
 use tidemark_shell::work;
+
+/// The window of `active` and what may be ahead of it touch no more buckets.
+const MAX_ACTIVE_BUCKETS: usize = 3;
 
 pub(super) struct State {
     shard: Shard,
@@ -278,6 +283,8 @@ impl State {
                 Ok(Stand::LeftToCommits) => {}
                 // The answer says so.
                 Err(day) if untold.contains_key(&day) => {}
+                // History is not asked for who is active; that something is missing is told below.
+                Err(_) if !ranges_of(query).any(|(from, to)| (from..to).contains(&start.time())) => {}
                 Ok(Stand::Outdated) => {
                     question.outdated.store(true, Ordering::Relaxed);
                     return ShardView::default();
@@ -296,6 +303,7 @@ impl State {
         view.closed = closed.into_iter().cloned().collect();
         view.first_open = open.iter().map(|bucket| bucket.start()).min();
         let open: Vec<&Bucket> = open.into_iter().map(Arc::as_ref).collect();
+        let gap = self.active_gap(question);
         let scan = || match pass {
             OpenPass::Everything => scan_all(&open, query, context),
             OpenPass::Order => scan_order_uncut(&open, query, context),
@@ -304,8 +312,31 @@ impl State {
                 Scanned { partial, distinct: DistinctCounts::default() }
             }
         };
-        view.open = (!open.is_empty()).then(scan);
+        view.open = (!open.is_empty() || gap.is_some()).then(scan);
+        if let (Some(gap), Some(scanned)) = (gap, &mut view.open) {
+            view.first_open = view.first_open.or_else(|| query.active_from());
+            scanned.partial.facts.note_gap(gap);
+        }
         view
+    }
+
+    /// What the answer lacks of who is active: memory, which alone knows slices, may be without blocks that commits have, where
+    /// it was made after these.
+    fn active_gap(&self, Question { query, committed, .. }: &Question) -> Option<String> {
+        let last = BucketStart::containing(query.as_of.plus(MAX_AHEAD));
+        let lacks = |start: BucketStart| match committed.coverage(start, self.shard.id()) {
+            Ok(None) => false,
+            Ok(Some(coverage)) => self.shard.relation(start, &coverage) != Relation::Whole,
+            Err(_) => true,
+        };
+        let buckets = std::iter::successors(query.active_from(), |start| Some(start.next()));
+        let lacking =
+            buckets.take_while(|&start| start <= last).take(MAX_ACTIVE_BUCKETS).filter(|&start| lacks(start));
+        let complete_at = lacking.last()?.end().plus(active::WINDOW);
+        let minutes = (complete_at.as_unix_ms() - query.as_of.as_unix_ms()).max(0) as u64 / 60_000 + 1;
+        Some(format!(
+            "active: some visitors of the last five minutes are only in history; complete again in {minutes}m"
+        ))
     }
 
     /// Whether what is in memory of a bucket counts beside its commits; it is made so that it can be told.
@@ -364,6 +395,7 @@ impl State {
     }
 
     pub(super) fn evict(&mut self, eviction: Eviction) {
+        self.shard.forget_slices(eviction.slices_before);
         let committed = Arc::clone(&self.parts.committed.borrow());
         let id = self.shard.id();
         let covered = |bucket: &Bucket| {

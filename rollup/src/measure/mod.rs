@@ -33,7 +33,7 @@ impl MeasureColumn {
     pub fn new(source: &Source) -> Self {
         match source {
             Source::Count | Source::Sum(_) => Self::Integers(Vec::new()),
-            Source::Unique => Self::Uniques(Vec::new()),
+            Source::Unique | Source::Active => Self::Uniques(Vec::new()),
             Source::Distribution(_) => Self::Distributions(Vec::new()),
         }
     }

@@ -6,8 +6,8 @@
 //! URLs of different buckets are matched by the hash that their dictionaries have already, and compared only where that is
 //! the same; only those that stay are copied.
 
-use super::rows::TableScan;
-use super::{Part, ScanContext, Scanned, note_facts, order_column, parts_of, selected_sites};
+use super::rows::{Masks, TableScan};
+use super::{Part, Period, ScanContext, Scanned, note_facts, order_column, parts_of, selected_sites};
 use crate::bucket::Bucket;
 use crate::measure::{MeasureColumn, NOWHERE};
 use crate::partial::{Partial, first_of};
@@ -84,16 +84,17 @@ impl<'a> Ranking<'a> {
 
     fn add(&mut self, part: &Part<'a>, query: &Query, context: &ScanContext) {
         let order = &query.columns[order_column(query)];
-        let measure = part.bucket.schema.measure_index(&order.name).filter(|_| !part.versus);
+        // Then does not order now, and who is active does not order by a sum, but their URLs are there.
+        let orders = part.period == Period::Now;
+        let measure = part.bucket.schema.measure_index(&order.name).filter(|_| orders);
         for (site, table) in selected_sites(part.bucket, query) {
-            if query.filters.is_empty() {
+            if query.filters.is_empty() && part.period != Period::Active {
                 self.add_all(table, measure);
                 continue;
             }
             let scan = TableScan::new(part.bucket, site, table, query, context);
-            let mask = scan.url_mask(None);
-            let rows = scan.rows(&mask, |url, _| self.slot(table.urls.hash_of(url), table.urls.get(url)));
-            // Then does not order now, but its URLs are there.
+            let masks = Masks { urls: scan.url_mask(None), rows: part.mask(table, query) };
+            let rows = scan.rows(&masks, |url, _| self.slot(table.urls.hash_of(url), table.urls.get(url)));
             let Some(MeasureColumn::Integers(values)) = measure.map(|measure| &table.measures[measure])
             else {
                 continue;

@@ -26,6 +26,21 @@ pub(super) struct TableScan<'a> {
     max_kept: Vec<Option<u64>>,
 }
 
+/// What of a table is read; an empty mask lets everything through.
+#[derive(Debug, Default)]
+pub(super) struct Masks {
+    /// By URL.
+    pub(super) urls: Vec<bool>,
+    /// By row.
+    pub(super) rows: Vec<bool>,
+}
+
+impl Masks {
+    fn pass(&self, row: usize, url: u32) -> bool {
+        (self.rows.is_empty() || self.rows[row]) && (self.urls.is_empty() || self.urls[url as usize])
+    }
+}
+
 /// A tuple that the filters do not let through.
 const FILTERED: u32 = u32::MAX;
 /// A tuple that was not looked at yet.
@@ -50,8 +65,8 @@ impl<'a> TableScan<'a> {
     }
 
     /// Per row of the table what `resolve` makes of its URL and grouped dimensions, asked once for each pair of them;
-    /// [`NOWHERE`] where a filter or the mask of URLs does not let the row through.
-    pub(super) fn rows(&self, url_passes: &[bool], mut resolve: impl FnMut(u32, &[u32]) -> u32) -> Vec<u32> {
+    /// [`NOWHERE`] where a filter or a mask does not let the row through.
+    pub(super) fn rows(&self, masks: &Masks, mut resolve: impl FnMut(u32, &[u32]) -> u32) -> Vec<u32> {
         let groups_url = self.query.group_by.contains(&Field::Url);
         let by_tuple = !self.query.dimensions().is_empty();
         let mut tuples = TupleGroups::new(self);
@@ -61,8 +76,8 @@ impl<'a> TableScan<'a> {
         let mut by_both: HashMap<(u32, u32), u32> = HashMap::new();
 
         let mut rows = Vec::with_capacity(self.table.len());
-        for (&url, &tuple) in self.table.url.iter().zip(&self.table.tuple) {
-            if !url_passes.is_empty() && !url_passes[url as usize] {
+        for (row, (&url, &tuple)) in self.table.url.iter().zip(&self.table.tuple).enumerate() {
+            if !masks.pass(row, url) {
                 rows.push(NOWHERE);
                 continue;
             }
