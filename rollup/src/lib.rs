@@ -11,6 +11,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod active;
 pub mod answer;
 pub mod block;
 pub mod bucket;
