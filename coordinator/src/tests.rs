@@ -11,4 +11,5 @@ mod owners;
 mod pages;
 mod queries;
 mod still;
+mod subscriptions;
 mod world;

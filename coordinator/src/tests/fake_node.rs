@@ -19,7 +19,8 @@ use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::{BucketStart, EventTime};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::{BroadcastStream, TcpListenerStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -32,6 +33,7 @@ pub(super) enum Call {
     FoldedPartial,
     Census,
     Rows,
+    Changes,
 }
 
 /// How a node answers.
@@ -67,6 +69,7 @@ struct State {
     shards: Mutex<Vec<Shard>>,
     mood: Mutex<Mood>,
     calls: Mutex<Vec<Call>>,
+    changes: broadcast::Sender<()>,
 }
 
 impl FakeNode {
@@ -79,6 +82,7 @@ impl FakeNode {
             shards: Mutex::new(shards),
             mood: Mutex::new(Mood::Well),
             calls: Mutex::default(),
+            changes: broadcast::Sender::new(1),
         });
         Self { member: Member::node(NodeId::new(name).unwrap(), address), state, _stop: None }
     }
@@ -122,7 +126,9 @@ impl FakeNode {
 
 impl State {
     fn apply(&self, block: &v1::Block) -> tidemark_rollup::shard::Applied {
-        self.shards.lock().unwrap()[block.shard as usize].apply(block).unwrap()
+        let applied = self.shards.lock().unwrap()[block.shard as usize].apply(block).unwrap();
+        let _ = self.changes.send(());
+        applied
     }
 
     /// Notes the call and acts on the mood.
@@ -244,8 +250,9 @@ impl Cluster for State {
         &self,
         _: Request<v1::ChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        self.enter(Call::Partial).await?;
-        Ok(Response::new(futures::stream::pending().boxed()))
+        self.enter(Call::Changes).await?;
+        let changes = BroadcastStream::new(self.changes.subscribe());
+        Ok(Response::new(changes.map(|_| Ok(v1::ChangesReply::default())).boxed()))
     }
 
     async fn take_census(

@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidemark_proto::v1;
@@ -56,6 +57,7 @@ pub(super) struct Still {
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) running: Running,
     pub(super) stop: CancellationToken,
+    feeds: AtomicU64,
     net: Net,
     router: Router,
     rules: ShardRules,
@@ -91,7 +93,8 @@ impl Still {
         let parts = parts(receiver, port, Arc::new(net.clone()));
         let running = Coordinator::start(config, parts, stop.clone()).await.unwrap();
         let router = taken.lock().unwrap().take().expect("given away");
-        let still = Self { nodes, view, running, stop, net, router, rules, replication };
+        let feeds = AtomicU64::new(0);
+        let still = Self { nodes, view, running, stop, feeds, net, router, rules, replication };
         (0..still.nodes.len()).for_each(|node| still.revive(node));
         still
     }
@@ -118,7 +121,30 @@ impl Still {
     }
 
     pub(super) fn feed(&self, events: Vec<v1::Event>) {
-        feed(&self.nodes, &self.placement(), &self.rules, events);
+        let seq = self.feeds.fetch_add(1, Ordering::Relaxed) + 1;
+        feed(&self.nodes, &self.placement(), &self.rules, seq, events);
+    }
+
+    /// Another coordinator before the same nodes.
+    pub(super) async fn another_coordinator(&self) -> AnalyticsClient<Link> {
+        let taken = Arc::new(Mutex::new(None));
+        let taker = Arc::clone(&taken);
+        let port = Port::Handed {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8101)),
+            take: Box::new(move |router| *taker.lock().unwrap() = Some(router)),
+        };
+        let parts = parts(self.view.subscribe(), port, Arc::new(self.net.clone()));
+        Coordinator::start(still_config(), parts, self.stop.clone()).await.unwrap();
+        client_of(taken.lock().unwrap().take().expect("given away"))
+    }
+
+    /// A reply whose body comes bit by bit.
+    pub(super) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> axum::response::Response {
+        let mut request = Request::builder().uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     pub(super) async fn request(&self, method: Method, path: &str, body: String) -> (StatusCode, Vec<u8>) {
@@ -135,9 +161,7 @@ impl Still {
     }
 
     pub(super) fn analytics(&self) -> AnalyticsClient<Link> {
-        let net = Net::default();
-        net.0.lock().unwrap().insert("here:1".to_owned(), self.router.clone());
-        AnalyticsClient::new(net.connect("here:1").unwrap())
+        client_of(self.router.clone())
     }
 
     /// A metric's value.
@@ -147,6 +171,12 @@ impl Still {
         let line = text.lines().find(|line| line.starts_with(name)).expect(name);
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
+}
+
+fn client_of(router: Router) -> AnalyticsClient<Link> {
+    let net = Net::default();
+    net.0.lock().unwrap().insert("here:1".to_owned(), router);
+    AnalyticsClient::new(net.connect("here:1").unwrap())
 }
 
 /// All of these nodes.

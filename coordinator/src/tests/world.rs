@@ -86,7 +86,7 @@ impl World {
 
     /// Counts events on the nodes that own their shards.
     pub(super) fn feed(&self, events: Vec<v1::Event>) {
-        feed(&self.nodes, &self.placement(), &self.rules, events);
+        feed(&self.nodes, &self.placement(), &self.rules, 1, events);
     }
 
     fn placement(&self) -> Placement {
@@ -141,12 +141,17 @@ pub(super) fn rules(config: &CoordinatorConfig) -> ShardRules {
 }
 
 /// Counts events on all nodes that own their shards.
-pub(super) fn feed(nodes: &[FakeNode], placement: &Placement, rules: &ShardRules, events: Vec<v1::Event>) {
+pub(super) fn feed(
+    nodes: &[FakeNode],
+    placement: &Placement,
+    rules: &ShardRules,
+    seq: u64,
+    events: Vec<v1::Event>,
+) {
     let keep_params = KeepParams::default();
     let shards = rules.shards;
     let rules = Rules { schema: Some(&rules.schema), keep_params: &keep_params, times: rules.times, shards };
-    let batch =
-        v1::EventBatch { producer: ProducerId::from_u128(1).to_wire(), seq: 1, sealed_at_ms: 0, events };
+    let batch = v1::EventBatch { producer: ProducerId::from_u128(1).to_wire(), seq, sealed_at_ms: 0, events };
     for block in &split(&batch, &rules, now()).unwrap().blocks {
         for owner in placement.writers(shards.shard(block.shard).unwrap()) {
             // What another member owns is lost.
