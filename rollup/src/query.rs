@@ -249,3 +249,87 @@ impl Query {
         names.collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Schema;
+    use tidemark_proto::v1;
+
+    /// Asked at 10:07:30 on the 17th.
+    fn query(from: &str, to: &str, granularity: &str, versus: &str) -> Query {
+        let wire = v1::Query {
+            site: "example.com".to_owned(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            granularity: granularity.to_owned(),
+            versus: versus.to_owned(),
+            ..v1::Query::default()
+        };
+        let now = EventTime::parse_rfc3339("2015-05-17T10:07:30Z").unwrap();
+        Query::parse(&wire, &Schema::default(), now).unwrap()
+    }
+
+    fn text(time: Option<EventTime>) -> String {
+        time.map(|time| time.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_first_step_that_has_not_ended_is_running() {
+        let running = |to: &str, granularity: &str| text(query("-2h", to, granularity, "").running_from());
+        assert_eq!(running("now", "5m"), "2015-05-17T10:05:00Z");
+        assert_eq!(running("now", "all"), "2015-05-17T10:05:00Z");
+        assert_eq!(running("now", "1h"), "2015-05-17T10:00:00Z");
+        assert_eq!(running("now", "1d"), "2015-05-17T00:00:00Z");
+        assert_eq!(running("2015-05-17T10:05:00Z", "all"), "", "all of it has ended");
+        assert_eq!(running("2015-05-17T10:00:00Z", "1h"), "", "the last hour of it has ended");
+        let ahead = query("2015-05-17T11:00:00Z", "2015-05-17T12:00:00Z", "5m", "");
+        assert_eq!(text(ahead.running_from()), "2015-05-17T11:00:00Z");
+    }
+
+    #[test]
+    fn only_what_has_elapsed_is_compared() {
+        let range = |query: &Query| query.versus_range().map(|(from, to)| (from.to_string(), to.to_string()));
+        let at = |text: &str| format!("2015-05-{text}:00Z");
+        let hour = query("-1h", "now", "5m", "week");
+        assert_eq!(text(hour.versus_until()), at("17T10:05"));
+        assert_eq!(range(&hour), Some((at("10T09:05"), at("10T10:05"))));
+        let past = query("-2h", "-1h", "5m", "week");
+        assert_eq!(
+            (text(past.versus_until()), range(&past)),
+            (String::new(), Some((at("10T08:05"), at("10T09:10"))))
+        );
+        let day = query("2015-05-17T00:00:00Z", "2015-05-18T00:00:00Z", "1d", "1d");
+        assert_eq!(
+            range(&day),
+            Some((at("16T00:00"), at("16T10:05"))),
+            "a part of a day is compared with a part"
+        );
+        let running = query("2015-05-17T10:05:00Z", "now", "all", "week");
+        assert_eq!((range(&running), text(running.versus_until())), (None, at("17T10:05")));
+        assert_eq!(range(&query("-1h", "now", "5m", "")), None);
+    }
+
+    #[test]
+    fn a_step_is_comparable_once_its_first_bucket_has_ended() {
+        let query = query("-1h", "now", "1h", "week");
+        let at = |text: &str| (EventTime::parse_rfc3339(text).unwrap().as_unix_ms() / 1000) as u32;
+        assert!(query.is_comparable(at("2015-05-17T10:00:00Z")));
+        assert!(!query.is_comparable(at("2015-05-17T10:05:00Z")));
+    }
+
+    #[test]
+    fn a_bucket_is_settled_when_time_alone_does_not_change_what_it_adds() {
+        let at = |text: &str| BucketStart::containing(EventTime::parse_rfc3339(text).unwrap());
+        let plain = query("-1h", "now", "5m", "");
+        assert!(plain.is_settled(at("2015-05-17T10:05:00Z")));
+        let versus = query("-1h", "now", "5m", "1h");
+        assert!(!versus.is_settled(at("2015-05-17T09:05:00Z")), "it waits for the running bucket to end");
+        assert!(versus.is_settled(at("2015-05-17T09:00:00Z")));
+        let mut active = query("-1h", "now", "all", "");
+        active.columns[0].source = Source::Active;
+        assert!(
+            !active.is_settled(at("2015-05-17T10:00:00Z")) && active.is_settled(at("2015-05-17T09:55:00Z"))
+        );
+    }
+}

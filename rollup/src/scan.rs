@@ -92,12 +92,44 @@ fn refs(buckets: &[Arc<Bucket>]) -> Vec<&Bucket> {
 
 /// All rows and measures of some of a shard's buckets.
 pub fn scan_all(buckets: &[&Bucket], query: &Query, context: &ScanContext) -> Scanned {
+    scan_parts(buckets, query, context, |_| true)
+}
+
+/// As [`scan_all`], but without `active`, which changes as time goes by.
+pub fn scan_lasting(buckets: &[&Bucket], query: &Query, context: &ScanContext) -> Scanned {
+    scan_parts(buckets, query, context, |period| period != Period::Active)
+}
+
+/// What [`scan_lasting`] leaves out.
+pub fn scan_active(buckets: &[&Bucket], query: &Query, context: &ScanContext) -> Scanned {
+    scan_parts(buckets, query, context, |period| period == Period::Active)
+}
+
+fn scan_parts(
+    buckets: &[&Bucket],
+    query: &Query,
+    context: &ScanContext,
+    is_wanted: impl Fn(Period) -> bool,
+) -> Scanned {
     let mut scanned = Scanned::new(query);
-    for part in parts_of(buckets, query) {
+    for part in parts_of(buckets, query).into_iter().filter(|part| is_wanted(part.period)) {
         scan_part(&part, query, &query_columns(query), context, &mut scanned.partial);
         note_facts(&part, query, context, &mut scanned);
     }
     scanned
+}
+
+/// Whether a dimension of the query has so many values in one of a shard's buckets that the limit might matter.
+pub fn is_near_limit(buckets: &[&Bucket], query: &Query, context: &ScanContext) -> bool {
+    let is_near = |bucket: &Bucket, table: &SiteTable, name: &str| {
+        let values = bucket.schema.dimension_index(name).map(|dimension| &table.values[dimension]);
+        values.is_some_and(|values| values.len() > u64::from(context.share) || values.has_others())
+    };
+    let dimensions = query.dimensions();
+    buckets.iter().any(|bucket| {
+        let sites = selected_sites(bucket, query);
+        sites.iter().any(|(_, table)| dimensions.iter().any(|name| is_near(bucket, table, name)))
+    })
 }
 
 /// All rows of some of a shard's buckets with the measure that orders them. Nothing is dropped: what these buckets have
@@ -233,9 +265,8 @@ fn parts_of<'a>(buckets: &[&'a Bucket], query: &Query) -> Vec<Part<'a>> {
             let step = query.step_of(start.plus(offset));
             parts.push(Part { bucket, step, period: Period::Then, is_told: false });
         }
-        // Segments do not know slices.
-        let has_slices = bucket.origin == Origin::Memory && bucket.has_slices;
-        if has_slices && active_from.is_some_and(|from| bucket.start() >= from) {
+        // Segments do not know slices. A bucket where nobody is active matters to the limit on values.
+        if bucket.origin == Origin::Memory && active_from.is_some_and(|from| bucket.start() >= from) {
             let is_told = parts.len() > already;
             parts.push(Part { bucket, step: query.step_of(start), period: Period::Active, is_told });
         }
@@ -291,11 +322,13 @@ fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &m
     }
     let bucket = part.bucket;
     let sites = selected_sites(bucket, query);
-    let read = match bucket.origin {
-        Origin::Memory => &mut scanned.partial.facts.rollups_from_memory,
-        Origin::Segment | Origin::Day => &mut scanned.partial.facts.rollups_from_history,
-    };
-    *read += u64::from(!sites.is_empty());
+    let facts = &mut scanned.partial.facts;
+    match bucket.origin {
+        Origin::Memory => facts.rollups_from_memory += u64::from(!sites.is_empty()),
+        Origin::Segment | Origin::Day => facts.rollups_from_history += u64::from(!sites.is_empty()),
+        // The bucket itself was read before.
+        Origin::Delta => {}
+    }
     for (site, table) in sites {
         for name in query.dimensions() {
             let Some(dimension) = bucket.schema.dimension_index(name) else { continue };
@@ -311,7 +344,7 @@ fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &m
                 }
                 // Several parts may hold values of one dimension, so only their sum tells.
                 Origin::Segment if values.len() > 0 => scanned.distinct.add(of(), values.len(), false),
-                Origin::Memory | Origin::Segment | Origin::Day => {}
+                Origin::Memory | Origin::Delta | Origin::Segment | Origin::Day => {}
             }
             if values.max_kept_hash().is_some()
                 || values.has_others()

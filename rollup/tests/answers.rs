@@ -4,12 +4,14 @@
 
 mod common;
 
-use common::{Cluster, NOW_MS, Plain, batches, naive, now, parse, plain, rows};
+use common::{Cluster, NOW_MS, Plain, fill, naive, now, parse, parse_at, plain, rows};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tidemark_proto::v1;
+use tidemark_rollup::time::EventTime;
 
-fn any_query() -> impl Strategy<Value = v1::Query> {
+/// A query, and how long after [`NOW_MS`] it is asked.
+fn any_query() -> impl Strategy<Value = (v1::Query, i64)> {
     let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<String>>();
     let groups = prop::sample::select(vec![
         texts(&[]),
@@ -48,35 +50,27 @@ fn any_query() -> impl Strategy<Value = v1::Query> {
         prop::sample::select(vec![1_u32, 2, 5, 0]),
         prop::sample::select(vec!["", "", "1d", "5m"]),
         prop::sample::select(vec!["-10m", "-2h", "-3d"]),
+        prop::sample::select(vec!["now", "2015-05-17T10:20:00Z", "2015-05-17T09:40:00Z"]),
+        prop::sample::select(vec![0, -1, 90_000, 299_999, 3_600_000, -5_000_000]),
     )
-        .prop_map(move |(site, granularity, group_by, filter, limit, versus, from)| v1::Query {
-            site: site.to_owned(),
-            from: from.to_owned(),
-            to: "now".to_owned(),
-            granularity: granularity.to_owned(),
-            measures: ["views", "visitors", "bytes", "load_ms.p95"].map(str::to_owned).to_vec(),
-            group_by,
-            filters: filter.into_iter().collect(),
-            order_by: String::new(),
-            limit,
-            versus: versus.to_owned(),
+        .prop_filter("an empty range", |(.., from, to, late)| {
+            *to == "now" || (*from != "-10m" && *late <= 90_000)
         })
-}
-
-fn fill(cluster: &mut Cluster, events: &[Plain], size: usize, order: &[prop::sample::Index]) {
-    let mut blocks: Vec<v1::Block> =
-        batches(events, size).iter().flat_map(|batch| cluster.split(batch).blocks).collect();
-    // Some come twice, and all in another order.
-    let again: Vec<v1::Block> =
-        order.iter().filter(|_| !blocks.is_empty()).map(|index| index.get(&blocks).clone()).collect();
-    blocks.extend(again);
-    for (from, to) in order.iter().zip(order.iter().rev()) {
-        let (from, to) = (from.index(blocks.len().max(1)), to.index(blocks.len().max(1)));
-        if !blocks.is_empty() {
-            blocks.swap(from, to);
-        }
-    }
-    blocks.iter().for_each(|block| cluster.apply(block));
+        .prop_map(move |(site, granularity, group_by, filter, limit, versus, from, to, late)| {
+            let query = v1::Query {
+                site: site.to_owned(),
+                from: from.to_owned(),
+                to: to.to_owned(),
+                granularity: granularity.to_owned(),
+                measures: ["views", "visitors", "bytes", "load_ms.p95"].map(str::to_owned).to_vec(),
+                group_by,
+                filters: filter.into_iter().collect(),
+                order_by: String::new(),
+                limit,
+                versus: versus.to_owned(),
+            };
+            (query, late)
+        })
 }
 
 proptest! {
@@ -86,10 +80,10 @@ proptest! {
         events in prop::collection::vec(plain(), 0..80),
         size in 1_usize..40,
         order in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
-        query in any_query(),
+        (query, late) in any_query(),
         limit in prop::sample::select(vec![2_u32, 5, 10_000]),
     ) {
-        let query = parse(&query);
+        let query = parse_at(&query, EventTime::from_unix_ms(NOW_MS + late));
         let expected = naive(&events, &query, limit);
         for (nodes, shards) in [(1, 1), (1, 64), (3, 64), (3, 4)] {
             let mut cluster = Cluster::new(nodes, shards, limit);

@@ -339,6 +339,24 @@ mod tests {
     }
 
     #[test]
+    fn active_may_be_asked_until_now_also_where_now_is_the_end_of_a_bucket() {
+        let query = v1::Query { measures: vec!["active".to_owned()], ..wire() };
+        let now = EventTime::parse_rfc3339("2015-05-17T10:05:00Z").unwrap();
+        let parsed = Query::parse(&query, &Schema::default(), now).unwrap();
+        assert_eq!(parsed.to, now);
+        assert_eq!(Query::parse(&parsed.to_wire(), &Schema::default(), now), Ok(parsed));
+    }
+
+    #[test]
+    fn named_offsets_fall_on_the_same_weekday_and_mean_the_same_on_the_wire() {
+        for (name, days) in [("week", 7), ("month", 28), ("year", 364), ("1d", 1)] {
+            let parsed = parse(&v1::Query { versus: name.to_owned(), ..wire() }).unwrap();
+            assert_eq!(parsed.versus, Some(Duration::from_secs(days * 86_400)), "{name}");
+            assert_eq!(parse(&parsed.to_wire()), Ok(parsed));
+        }
+    }
+
+    #[test]
     fn an_error_names_the_field_and_what_would_be_valid() {
         let list = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect::<Vec<_>>();
         for (found, field, hint) in [
@@ -356,6 +374,25 @@ mod tests {
             (error(|query| query.order_by = "visitors".into()), "orderBy", "give one of views"),
             (error(|query| query.limit = 10_001), "limit", "10000"),
             (error(|query| query.versus = "7y".into()), "versus", "7d"),
+            (error(|query| query.versus = "fortnight".into()), "versus", "week, month or year"),
+            (error(|query| query.measures = list(&["active.p95"])), "measures[0]", "give active"),
+            (error(|query| query.measures = list(&["likes"])), "measures[0]", "active"),
+            (
+                error(|query| {
+                    query.measures = list(&["active"]);
+                    query.granularity = "5m".into();
+                }),
+                "granularity",
+                "give all",
+            ),
+            (
+                error(|query| {
+                    query.measures = list(&["views", "active"]);
+                    query.to = "-5m".into();
+                }),
+                "to",
+                "leave `to` out",
+            ),
             (error(|query| query.versus = "90s".into()), "versus", "5 minutes"),
             (error(|query| query.filters = vec![v1::Filter::default()]), "filters[0].dimension", "country"),
             (

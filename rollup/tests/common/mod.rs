@@ -15,7 +15,7 @@ use tidemark_rollup::census::Census;
 use tidemark_rollup::dictionary::hash_text;
 use tidemark_rollup::event::{TimeRules, visitor_hash};
 use tidemark_rollup::partial::Partial;
-use tidemark_rollup::query::Query;
+use tidemark_rollup::query::{Field, Query, SiteSelection};
 use tidemark_rollup::scan::{
     DistinctCounts, Folds, ScanContext, Scanned, scan, scan_order, scan_order_uncut, scan_winners,
     take_census, winners,
@@ -168,6 +168,23 @@ impl Cluster {
     }
 }
 
+/// Gives the cluster all events, in blocks of this size.
+pub fn fill(cluster: &mut Cluster, events: &[Plain], size: usize, order: &[prop::sample::Index]) {
+    let mut blocks: Vec<v1::Block> =
+        batches(events, size).iter().flat_map(|batch| cluster.split(batch).blocks).collect();
+    // Some come twice, and all in another order.
+    let again: Vec<v1::Block> =
+        order.iter().filter(|_| !blocks.is_empty()).map(|index| index.get(&blocks).clone()).collect();
+    blocks.extend(again);
+    for (from, to) in order.iter().zip(order.iter().rev()) {
+        let (from, to) = (from.index(blocks.len().max(1)), to.index(blocks.len().max(1)));
+        if !blocks.is_empty() {
+            blocks.swap(from, to);
+        }
+    }
+    blocks.iter().for_each(|block| cluster.apply(block));
+}
+
 /// The newest bucket of a shard is open and scanned apart from the others.
 fn scan_as_a_node_does<'a>(
     shards: impl Iterator<Item = &'a [Arc<Bucket>]> + Clone,
@@ -194,7 +211,12 @@ fn scan_as_a_node_does<'a>(
 }
 
 pub fn parse(query: &v1::Query) -> Query {
-    Query::parse(query, &Schema::default(), now()).unwrap()
+    parse_at(query, now())
+}
+
+/// The query, asked at this moment.
+pub fn parse_at(query: &v1::Query, as_of: EventTime) -> Query {
+    Query::parse(query, &Schema::default(), as_of).unwrap()
 }
 
 /// The rows of an answer as text, so that tests can compare and print them.
@@ -209,29 +231,67 @@ pub fn rows(answer: &v1::Answer) -> Vec<Vec<String>> {
     answer.rows.iter().map(|row| row.values.iter().map(cell).collect()).collect()
 }
 
-/// A second implementation, by plain sets and lists over all events. Measures: views, visitors, bytes, load_ms.p95.
-pub fn naive(events: &[Plain], query: &Query, limit: u32) -> Vec<Vec<String>> {
-    use tidemark_rollup::query::{Field, SiteSelection};
-    let bucket_of = |event: &Plain| event.time_ms - event.time_ms.rem_euclid(300_000);
-    let mut values: BTreeMap<(&str, i64, &str), BTreeSet<(u64, &str)>> = BTreeMap::new();
-    for event in events {
-        for (dimension, value) in &event.dimensions {
-            if !value.is_empty() {
-                let set = values.entry((&event.site, bucket_of(event), dimension)).or_default();
-                set.insert((hash_text(value), value));
+/// What fields of events read as beside all other events, where only the `limit` smallest hashes of a dimension keep names.
+pub struct Fields<'a> {
+    values: BTreeMap<(&'a str, i64, &'a str), BTreeSet<(u64, &'a str)>>,
+    limit: u32,
+}
+
+fn bucket_of(event: &Plain) -> i64 {
+    event.time_ms - event.time_ms.rem_euclid(300_000)
+}
+
+impl<'a> Fields<'a> {
+    pub fn of(events: &'a [Plain], limit: u32) -> Self {
+        let mut values: BTreeMap<(&str, i64, &str), BTreeSet<(u64, &str)>> = BTreeMap::new();
+        for event in events {
+            for (dimension, value) in &event.dimensions {
+                if !value.is_empty() {
+                    let set = values.entry((&event.site, bucket_of(event), dimension)).or_default();
+                    set.insert((hash_text(value), value));
+                }
+            }
+        }
+        Self { values, limit }
+    }
+
+    pub fn field(&self, event: &Plain, field: &Field) -> String {
+        match field {
+            Field::Site => event.site.clone(),
+            Field::Url => event.url.clone(),
+            Field::Dimension(name) => {
+                let value = event.dimensions.get(name.as_str()).cloned().unwrap_or_default();
+                let set = self.values.get(&(event.site.as_str(), bucket_of(event), name.as_str()));
+                let rank = set.and_then(|set| set.iter().position(|&(_, known)| known == value));
+                let is_other = rank.is_some_and(|rank| rank >= self.limit as usize);
+                if is_other { "(other)".to_owned() } else { value }
             }
         }
     }
-    let field = |event: &Plain, field: &Field| match field {
-        Field::Site => event.site.clone(),
-        Field::Url => event.url.clone(),
-        Field::Dimension(name) => {
-            let value = event.dimensions.get(name.as_str()).cloned().unwrap_or_default();
-            let set = values.get(&(event.site.as_str(), bucket_of(event), name.as_str()));
-            let rank = set.and_then(|set| set.iter().position(|&(_, known)| known == value));
-            if rank.is_some_and(|rank| rank >= limit as usize) { "(other)".to_owned() } else { value }
-        }
-    };
+
+    /// The events that a query is about, whatever their time, each with its groups.
+    pub fn selected(
+        &self,
+        events: &'a [Plain],
+        query: &Query,
+    ) -> impl Iterator<Item = (&'a Plain, Vec<String>)> {
+        let fits = |event: &&Plain| {
+            let site_fits = match &query.site {
+                SiteSelection::One(site) => event.site == *site,
+                SiteSelection::All => true,
+            };
+            site_fits
+                && query.filters.iter().all(|filter| filter.test.passes(&self.field(event, &filter.field)))
+        };
+        let of = |event| (event, query.group_by.iter().map(|by| self.field(event, by)).collect());
+        events.iter().filter(fits).map(of)
+    }
+}
+
+/// A second implementation, by plain sets and lists over all events. Measures: views, visitors, bytes, load_ms.p95.
+pub fn naive(events: &[Plain], query: &Query, limit: u32) -> Vec<Vec<String>> {
+    let fields = Fields::of(events, limit);
+    let has_ended = |start_ms: i64| start_ms + 300_000 <= query.as_of.as_unix_ms();
     #[derive(Default)]
     struct Cells {
         views: u64,
@@ -240,15 +300,7 @@ pub fn naive(events: &[Plain], query: &Query, limit: u32) -> Vec<Vec<String>> {
         load_ms: Vec<u64>,
     }
     let mut groups: BTreeMap<(u32, Vec<String>), [Cells; 2]> = BTreeMap::new();
-    for event in events {
-        let site_fits = match &query.site {
-            SiteSelection::One(site) => event.site == *site,
-            SiteSelection::All => true,
-        };
-        if !site_fits || !query.filters.iter().all(|filter| filter.test.passes(&field(event, &filter.field)))
-        {
-            continue;
-        }
+    for (event, key) in fields.selected(events, query) {
         let offsets = [Some(std::time::Duration::ZERO), query.versus];
         for (period, offset) in offsets.into_iter().enumerate() {
             let Some(offset) = offset else { continue };
@@ -256,8 +308,10 @@ pub fn naive(events: &[Plain], query: &Query, limit: u32) -> Vec<Vec<String>> {
             if !(query.from..query.to).contains(&shown_at) {
                 continue;
             }
-            let key = query.group_by.iter().map(|by| field(event, by)).collect();
-            let cells = &mut groups.entry((query.step_of(shown_at), key)).or_default()[period];
+            if period == 1 && !has_ended(shown_at.as_unix_ms()) {
+                continue;
+            }
+            let cells = &mut groups.entry((query.step_of(shown_at), key.clone())).or_default()[period];
             cells.views += u64::from(event.kind == "view");
             cells
                 .visitors
@@ -274,7 +328,11 @@ pub fn naive(events: &[Plain], query: &Query, limit: u32) -> Vec<Vec<String>> {
         }
         texts.extend(key.iter().map(|text| format!("{text:?}")));
         let views = cells[0].views;
-        for cells in cells.iter_mut().take(1 + usize::from(query.versus.is_some())) {
+        for (period, cells) in cells.iter_mut().take(1 + usize::from(query.versus.is_some())).enumerate() {
+            if period == 1 && !has_ended(i64::from(step) * 1000) {
+                texts.extend(["-"; 4].map(str::to_owned));
+                continue;
+            }
             cells.load_ms.sort_unstable();
             let rank = (0.95 * cells.load_ms.len() as f64).ceil() as usize;
             let p95 = rank.checked_sub(1).map_or("-".to_owned(), |at| cells.load_ms[at].to_string());
