@@ -43,6 +43,8 @@ pub struct Bucket {
 pub(crate) enum Origin {
     /// Counted here.
     Memory,
+    /// Counted here a second time, apart from the bucket in memory.
+    Delta,
     /// Read back from a segment, as one of several parts that may hold values of one dimension; it tells no coverage.
     Segment,
     /// The same for rows of a whole day, whose values were cut to the limit when they were made.

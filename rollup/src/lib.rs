@@ -19,6 +19,7 @@ pub mod canonical;
 pub mod census;
 pub mod change;
 pub mod coverage;
+pub mod deltas;
 pub mod dictionary;
 pub mod event;
 mod folds;

@@ -231,6 +231,37 @@ impl Partial {
     ///
     /// Exact only where all rows of a group are in this piece.
     pub fn keep_first(&mut self, query: &Query) {
+        let kept = self.first_rows(query);
+        if kept.len() < self.len() {
+            self.select(&kept);
+        }
+    }
+
+    /// A copy with what [`keep_first`](Self::keep_first) keeps.
+    pub fn first(&self, query: &Query) -> Self {
+        let rows = self.first_rows(query);
+        let groups = self.groups.iter().map(|group| {
+            let mut values = Dictionary::default();
+            let ids = rows.iter().map(|&row| {
+                let id = group.ids[row as usize];
+                values.intern_hashed(group.values.get(id), group.values.hash_of(id))
+            });
+            GroupColumn { ids: ids.collect(), values }
+        });
+        let mut first = Self {
+            time: rows.iter().map(|&row| self.time[row as usize]).collect(),
+            groups: groups.collect(),
+            measures: self.measures.iter().map(|measure| measure.pick(&rows)).collect(),
+            index: HashTable::new(),
+            closed: self.closed,
+            over_limit: self.over_limit,
+            facts: self.facts.clone(),
+        };
+        first.index_rows();
+        first
+    }
+
+    fn first_rows(&self, query: &Query) -> Vec<u32> {
         let keys = self.order_keys(query);
         let mut rows: Vec<u32> = (0..self.len() as u32).collect();
         rows.sort_by_key(|&row| self.time[row as usize]);
@@ -243,9 +274,7 @@ impl Partial {
             kept.extend_from_slice(first_of(step, query.limit, &keys, |a, b| self.compare_groups(a, b)));
             rest = tail;
         }
-        if kept.len() < self.len() {
-            self.select(&kept);
-        }
+        kept
     }
 
     /// Per row a number that orders rows as the query asks, largest first.
@@ -275,6 +304,10 @@ impl Partial {
                 kept.map(|id| group.values.intern_hashed(values.get(id), values.hash_of(id))).collect();
         }
         self.measures.iter_mut().for_each(|measure| measure.select(rows));
+        self.index_rows();
+    }
+
+    fn index_rows(&mut self) {
         self.index.clear();
         let (times, groups) = (&self.time, &self.groups);
         for row in 0..times.len() {

@@ -13,6 +13,7 @@
 use crate::block::{BlockError, BlockId, DecodedBlock};
 use crate::bucket::{Bucket, Scratch};
 use crate::coverage::Coverage;
+use crate::deltas::{Deltas, Mark};
 use crate::event::{GRACE, MAX_VALUE, TimeRules};
 use crate::schema::Schema;
 use crate::sharding::{ShardCount, ShardId};
@@ -78,6 +79,8 @@ pub struct Shard {
     buckets: BTreeMap<BucketStart, Arc<Bucket>>,
     /// Events that came again, by bucket and site.
     duplicates: BTreeMap<BucketStart, BTreeMap<String, u64>>,
+    /// What was counted lately, where somebody asks for that.
+    deltas: Option<Deltas>,
     decoded: DecodedBlock,
     scratch: Scratch,
     /// Per event of the block at hand, in order of bucket.
@@ -94,6 +97,7 @@ impl Shard {
             coverage: Coverage::default(),
             buckets: BTreeMap::new(),
             duplicates: BTreeMap::new(),
+            deltas: None,
             decoded: DecodedBlock::default(),
             scratch: Scratch::default(),
             placed: Vec::new(),
@@ -143,6 +147,8 @@ impl Shard {
         block: &v1::Block,
         buckets: &dyn Fn(BucketStart) -> bool,
     ) -> Result<Applied, BlockError> {
+        // Buckets are made anew: they are no longer what they were and what came since.
+        self.deltas = None;
         self.read_and(block, |shard, decoded, id| shard.apply_decoded(decoded, id, Some(buckets)))
     }
 
@@ -201,7 +207,7 @@ impl Shard {
     pub fn heap_bytes(&self) -> usize {
         let buckets: usize =
             self.buckets.values().map(|bucket| bucket.heap_bytes() + size_of::<Bucket>()).sum();
-        buckets + self.coverage.heap_bytes()
+        buckets + self.coverage.heap_bytes() + self.deltas.as_ref().map_or(0, Deltas::heap_bytes)
     }
 
     /// How many rows the buckets have.
@@ -212,6 +218,18 @@ impl Shard {
     /// The blocks known to be counted.
     pub fn coverage(&self) -> &Coverage {
         &self.coverage
+    }
+
+    /// A mark of this moment, after which what is counted can be asked for ([`since`](Self::since)) for a while. `epoch` is asked
+    /// for where no mark is known; it must be another one each time.
+    pub fn mark(&mut self, epoch: impl FnOnce() -> u64) -> Mark {
+        self.deltas.get_or_insert_with(|| Deltas::new(epoch())).mark()
+    }
+
+    /// Rollups of what was counted between two marks, of which the later one is the last one that was made; `None` where that is not
+    /// known any more.
+    pub fn since(&self, mark: Mark) -> Option<Vec<Arc<Bucket>>> {
+        self.deltas.as_ref()?.since(mark)
     }
 
     /// The sites of the block that was read last; some of them repeatedly.
@@ -341,7 +359,16 @@ impl Shard {
             for &(_, site, reason, events) in rejections.iter().filter(|rejection| rejection.0 == start) {
                 bucket.reject(site, reason, events);
             }
+            if let Some(deltas) = &mut self.deltas {
+                let fresh = deltas.bucket(start, &self.rules.schema, self.events.len().max(1));
+                fresh.count(block, &self.events, late, self.rules.dimension_values, &mut self.scratch);
+                for &(_, site, reason, events) in rejections.iter().filter(|rejection| rejection.0 == start) {
+                    fresh.reject(site, reason, events);
+                }
+            }
         }
+        // Nobody has asked for long.
+        self.deltas.take_if(|deltas| deltas.is_too_much());
         applied
     }
 

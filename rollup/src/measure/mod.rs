@@ -92,6 +92,18 @@ impl MeasureColumn {
         }
     }
 
+    /// A copy of these rows, in this order.
+    pub fn pick(&self, rows: &[u32]) -> Self {
+        fn pick<T: Clone>(values: &[T], rows: &[u32]) -> Vec<T> {
+            rows.iter().map(|&row| values[row as usize].clone()).collect()
+        }
+        match self {
+            Self::Integers(values) => Self::Integers(pick(values, rows)),
+            Self::Uniques(values) => Self::Uniques(pick(values, rows)),
+            Self::Distributions(values) => Self::Distributions(pick(values, rows)),
+        }
+    }
+
     /// Bytes of the column itself, without what its sketches hold.
     pub fn column_bytes(&self) -> usize {
         match self {
