@@ -266,7 +266,8 @@ fn parts_of<'a>(buckets: &[&'a Bucket], query: &Query) -> Vec<Part<'a>> {
             parts.push(Part { bucket, step, period: Period::Then, is_told: false });
         }
         // Segments do not know slices. A bucket where nobody is active matters to the limit on values.
-        if bucket.origin == Origin::Memory && active_from.is_some_and(|from| bucket.start() >= from) {
+        let is_segment = matches!(bucket.origin, Origin::Segment | Origin::Day);
+        if !is_segment && active_from.is_some_and(|from| bucket.start() >= from) {
             let is_told = parts.len() > already;
             parts.push(Part { bucket, step: query.step_of(start), period: Period::Active, is_told });
         }

@@ -185,6 +185,7 @@ fn the_log_takes_room_that_is_told_and_given_back() {
         visits.iter().map(|event| Plain { time_ms: event.time_ms - 400_000, ..event.clone() }).collect();
     fill(&mut cluster, &late, 1_000, &[]);
     let without = cluster.shards[0].heap_bytes();
+    assert!(without < 5_000 * 13, "{without} bytes for visitors that were never active");
     for batch in common::batches(&visits, 1_000) {
         let batch = v1::EventBatch { seq: batch.seq + 100, ..batch };
         cluster.split(&batch).blocks.iter().for_each(|block| cluster.apply(block));
