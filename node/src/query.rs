@@ -9,6 +9,7 @@
 //! then for the rest of the rows that stay.
 
 mod beside_history;
+mod live;
 mod receipts;
 
 use crate::committed::Committed;
@@ -17,6 +18,8 @@ use crate::metrics::NodeMeter;
 use crate::shard::{OpenPass, ShardError, ShardHandle, ShardParts, ShardView};
 use crate::sources::whole_days;
 use futures::future::join_all;
+use live::Live;
+pub(crate) use live::LivePart;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,6 +67,7 @@ pub(crate) struct Queries {
     metrics: NodeMeter,
     history: Arc<NodeHistory>,
     parts: Arc<ShardParts>,
+    live: Arc<Live>,
 }
 
 impl Queries {
@@ -73,6 +77,7 @@ impl Queries {
         metrics: NodeMeter,
         history: Arc<NodeHistory>,
         parts: Arc<ShardParts>,
+        now: EventTime,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -83,6 +88,7 @@ impl Queries {
             metrics,
             history,
             parts,
+            live: Live::new(now),
         }
     }
 

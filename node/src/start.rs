@@ -21,7 +21,7 @@ use crate::router::Router;
 use crate::shard::{ShardParts, Supervisor};
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidemark_history::reader::{Reader, ReaderConfig};
@@ -167,6 +167,7 @@ impl Node {
             owners: owners.subscribe(),
             planted: parts.planted,
             rebuilding: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            epochs: AtomicU64::new(0),
             changes: Changes::default(),
             metrics: meter.clone(),
         });
@@ -220,6 +221,7 @@ impl Node {
                 meter.clone(),
                 Arc::clone(&history),
                 Arc::clone(&shard_parts),
+                parts.clock.now(),
             ),
             parts: Arc::clone(&shard_parts),
             rules: shard_parts.rules.clone(),

@@ -4,7 +4,7 @@
 //! Does not own: counting blocks (`router`), answering (`query`), repair (`repair`).
 
 use super::{Inner, Services};
-use crate::query::QueryRefused;
+use crate::query::{LivePart, QueryRefused};
 use crate::repair::Blocks;
 use crate::shard::ShardHandle;
 use futures::future::join_all;
@@ -60,21 +60,31 @@ impl Inner {
         // Half for the shards' memory, half for the node's history.
         let share = self.rules.dimension_values / (2 * self.rules.shards.get());
         let context = ScanContext { folds: read_folds(request.folds)?, share };
-        let part =
-            self.queries.answer(shards, query, context, now).await.map_err(|refused| match refused {
-                QueryRefused::Busy(_) => Status::resource_exhausted(refused.to_string()),
-                QueryRefused::TooManyRows(_) => Status::invalid_argument(refused.to_string()),
-            })?;
+        let refused = |refused| match refused {
+            QueryRefused::Busy(_) => Status::resource_exhausted(refused.to_string()),
+            QueryRefused::TooManyRows(_) => Status::invalid_argument(refused.to_string()),
+        };
+        // Cuts are agreed on anew each time: what was read under some is not kept.
+        let (part, version, unchanged) = match request.live && context.folds.is_empty() {
+            false => (self.queries.answer(shards, query, context, now).await.map_err(refused)?, 0, false),
+            true => {
+                let known = request.known_version;
+                let live = self.queries.answer_live(shards, query, context, now, known);
+                let LivePart { part, version, is_unchanged } = live.await.map_err(refused)?;
+                (part, version, is_unchanged)
+            }
+        };
         let bounds = part.distinct.bounds(part.answered.len() as u32, share);
         Ok(v1::PartialReply {
             distinct_values: bounds
                 .map(|(of, at_most)| v1::DistinctValues { of: Some(write_dimension(of)), at_most })
                 .collect(),
-            partial: Some(part.partial.to_wire()),
+            partial: (!unchanged).then(|| part.partial.to_wire()),
             answered: part.answered.iter().map(|shard| shard.get()).collect(),
             not_ready,
             missing_nodes: away(&self.view.borrow()),
-            ..v1::PartialReply::default()
+            version,
+            unchanged,
         })
     }
 

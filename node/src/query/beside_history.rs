@@ -3,6 +3,7 @@
 //! Owns: which part memory, the journal and segments have, each block once; and cutting rows as soon as a day is complete.
 //! Does not own: which segments there are (`crate::sources`), reading them (`tidemark-history`).
 
+use super::live::{ShardBase, merge_active};
 use super::{NodePart, Queries, QueryRefused, Question, TRIES, answers, refs};
 use crate::committed::Committed;
 use crate::rebuild::{rollup_of, uncovered};
@@ -16,7 +17,8 @@ use std::sync::atomic::Ordering;
 use tidemark_history::day::DayStart;
 use tidemark_history::reader::{Keep, ReadError};
 use tidemark_rollup::bucket::Bucket;
-use tidemark_rollup::scan::{Scanned, scan_all};
+use tidemark_rollup::query::Query;
+use tidemark_rollup::scan::{ScanContext, Scanned, scan_all, scan_lasting};
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::{BucketStart, Granularity};
 
@@ -41,12 +43,29 @@ impl Queries {
     pub(super) async fn beside_history(
         &self,
         shards: Vec<ShardHandle>,
-        mut question: Arc<Question>,
+        question: Arc<Question>,
     ) -> Result<NodePart, QueryRefused> {
+        let Read { mut scanned, answered, query, .. } =
+            self.read(shards, question, OpenPass::Everything, false).await;
+        if query.groups_stay_in_one_shard() {
+            scanned.partial.keep_first(&query);
+        }
+        Ok(NodePart { partial: scanned.partial.checked()?, distinct: scanned.distinct, answered })
+    }
+
+    /// Everything that these shards, the journal and history have. Where it `goes_on`, nothing is cut that open buckets may still
+    /// add to.
+    pub(super) async fn read(
+        &self,
+        shards: Vec<ShardHandle>,
+        mut question: Arc<Question>,
+        pass: OpenPass,
+        goes_on: bool,
+    ) -> Read {
         let mut tries = 0;
         loop {
             tries += 1;
-            let views = self.views(&shards, &mut question).await;
+            let views = self.views(&shards, &mut question, &pass).await;
             let keep = Arc::new(keep(
                 &views.answered,
                 views.answered.iter().copied().zip(views.views.iter().map(|view| view.whole.clone())),
@@ -62,17 +81,18 @@ impl Queries {
                 },
             };
             found.gaps.extend(question.untold.values().cloned());
-            match self.merge(&question, views, found, keep, tries == TRIES).await {
-                Ok(part) => return part,
+            match self.merge(&question, views, found, keep, Merge { last_try: tries == TRIES, goes_on }).await
+            {
+                Ok(read) => return read,
                 Err(Outdated) => question = self.look_again(&question).await,
             }
         }
     }
 
     /// The shards as the query sees them, once it is known how they stand to what is committed.
-    async fn views(&self, shards: &[ShardHandle], question: &mut Arc<Question>) -> Views {
+    async fn views(&self, shards: &[ShardHandle], question: &mut Arc<Question>, pass: &OpenPass) -> Views {
         for _ in 0..VIEWS {
-            let asked = shards.iter().map(|shard| self.view(shard, question, OpenPass::Everything));
+            let asked = shards.iter().map(|shard| self.view(shard, question, pass.clone()));
             let (answered, views) = answers(shards, join_all(asked).await);
             let unknown: std::collections::BTreeSet<DayStart> =
                 views.iter().flat_map(|view| view.unknown.iter().copied()).collect();
@@ -112,13 +132,18 @@ impl Queries {
         views: Views,
         found: Sources,
         keep: Arc<Keep>,
-        last_try: bool,
-    ) -> Result<Result<NodePart, QueryRefused>, Outdated> {
-        let Views { answered, views } = views;
+        Merge { last_try, goes_on }: Merge,
+    ) -> Result<Read, Outdated> {
+        let Views { answered, mut views } = views;
+        let (mut bases, mut active) = (Vec::new(), None);
+        for (&shard, view) in answered.iter().zip(&mut views) {
+            bases.extend(view.live.as_ref().map(|live| (shard, ShardBase::of(view, live))));
+            merge_active(&mut active, view.active.take());
+        }
         // From the day of the first open bucket on, nothing is complete before everything is there.
         let first_open = views.iter().filter_map(|view| view.first_open).min().map(DayStart::of);
         let unit = |day: DayStart| first_open.map_or(day, |open| day.min(open));
-        let mut pieces: Vec<(DayStart, BoxFuture<'_, Read>)> = Vec::new();
+        let mut pieces: Vec<(DayStart, BoxFuture<'_, ReadPiece>)> = Vec::new();
         let mut closed: BTreeMap<DayStart, Vec<Arc<Bucket>>> = BTreeMap::new();
         for (&shard, view) in answered.iter().zip(views) {
             if let (Some(open), Some(day)) = (view.open, first_open) {
@@ -129,12 +154,15 @@ impl Queries {
             }
             for bucket in view.in_journal {
                 let day = unit(DayStart::of(bucket));
-                pieces.push((day, at(day, self.scan_journal(question, shard, bucket, last_try))));
+                pieces.push((
+                    day,
+                    at(day, self.scan_journal(question, shard, bucket, Merge { last_try, goes_on })),
+                ));
             }
         }
         for (day, buckets) in closed {
             for part in buckets.chunks(BUCKETS_AT_A_TIME) {
-                pieces.push((day, at(day, self.scan_memory(question, part.to_vec()))));
+                pieces.push((day, at(day, self.scan_memory(question, part.to_vec(), goes_on))));
             }
         }
         for source in found.sources {
@@ -142,29 +170,27 @@ impl Queries {
             pieces.push((day, at(day, self.scan_segment(question, source, Arc::clone(&keep), last_try))));
         }
         pieces.sort_by_key(|(day, _)| *day);
-        let mut merging = Merging::new(question, pieces.iter().map(|(day, _)| *day));
-        let pieces: Vec<BoxFuture<'_, Read>> = pieces.into_iter().map(|(_, piece)| piece).collect();
+        let uncut_from = first_open.filter(|_| goes_on);
+        let mut merging = Merging::new(question, pieces.iter().map(|(day, _)| *day), uncut_from);
+        let pieces: Vec<BoxFuture<'_, ReadPiece>> = pieces.into_iter().map(|(_, piece)| piece).collect();
         let mut read = futures::stream::iter(pieces).buffer_unordered(PARTS);
         while let Some((day, piece)) = read.next().await {
             merging = merging.add(day, piece?).await;
         }
-        let Scanned { mut partial, distinct } = merging.finish(found.gaps);
-        if question.query.groups_stay_in_one_shard() {
-            partial.keep_first(&question.query);
-        }
-        Ok(partial
-            .checked()
-            .map(|partial| NodePart { partial, distinct, answered })
-            .map_err(QueryRefused::from))
+        let scanned = merging.finish(found.gaps);
+        let committed = question.committed.version();
+        Ok(Read { query: question.query.clone(), scanned, answered, committed, bases, active })
     }
 
     async fn scan_memory(
         &self,
         question: &Arc<Question>,
         closed: Vec<Arc<Bucket>>,
+        goes_on: bool,
     ) -> Result<Piece, Outdated> {
         let question = Arc::clone(question);
-        let scan = move || Piece::memory(scan_all(&refs(&closed), &question.query, &question.context));
+        let scan =
+            move || Piece::memory(scan_of(goes_on)(&refs(&closed), &question.query, &question.context));
         Ok(self.compute(scan).await)
     }
 
@@ -174,7 +200,7 @@ impl Queries {
         question: &Arc<Question>,
         shard: ShardId,
         bucket: BucketStart,
-        last_try: bool,
+        Merge { last_try, goes_on }: Merge,
     ) -> Result<Piece, Outdated> {
         let asked = Arc::clone(question);
         let (question, parts) = (Arc::clone(question), Arc::clone(&self.parts));
@@ -189,7 +215,7 @@ impl Queries {
             }
             let rollup = rollup_of(&parts, shard, bucket, &blocks);
             let rollups: Vec<&Bucket> = rollup.iter().map(Arc::as_ref).collect();
-            Ok(Piece::memory(scan_all(&rollups, &question.query, &question.context)))
+            Ok(Piece::memory(scan_of(goes_on)(&rollups, &question.query, &question.context)))
         };
         match self.compute(scan).await {
             Err(Outdated) if last_try => Ok(Piece {
@@ -225,13 +251,40 @@ impl Queries {
     }
 }
 
+/// Visitors of the last five minutes are read apart where the query goes on.
+fn scan_of(goes_on: bool) -> fn(&[&Bucket], &Query, &ScanContext) -> Scanned {
+    if goes_on { scan_lasting } else { scan_all }
+}
+
+/// How to merge.
+#[derive(Clone, Copy)]
+struct Merge {
+    /// What cannot be read is a gap, not a reason to begin again.
+    last_try: bool,
+    /// Open buckets will be added to.
+    goes_on: bool,
+}
+
+/// All that was read.
+pub(super) struct Read {
+    pub(super) query: Query,
+    pub(super) scanned: Scanned,
+    pub(super) answered: Vec<ShardId>,
+    /// Version of what was known to be committed.
+    pub(super) committed: u64,
+    /// What the shards had, where it was asked for to go on from there.
+    pub(super) bases: Vec<(ShardId, ShardBase)>,
+    /// Visitors of the last five minutes, likewise.
+    pub(super) active: Option<Scanned>,
+}
+
 /// A piece that was read, and the day that is not complete without it.
-type Read = (DayStart, Result<Piece, Outdated>);
+type ReadPiece = (DayStart, Result<Piece, Outdated>);
 
 fn at<'a>(
     day: DayStart,
     piece: impl Future<Output = Result<Piece, Outdated>> + Send + 'a,
-) -> BoxFuture<'a, Read> {
+) -> BoxFuture<'a, ReadPiece> {
     async move { (day, piece.await) }.boxed()
 }
 
@@ -256,19 +309,25 @@ impl Piece {
 struct Merging {
     question: Arc<Question>,
     days: BTreeMap<DayStart, (usize, Scanned)>,
+    /// Of these days more will come later.
+    uncut_from: Option<DayStart>,
     all: Scanned,
     /// Values that segments have: several parts of one dimension count together.
     in_segments: tidemark_rollup::scan::DistinctCounts,
 }
 
 impl Merging {
-    fn new(question: &Arc<Question>, pieces: impl Iterator<Item = DayStart>) -> Self {
+    fn new(
+        question: &Arc<Question>,
+        pieces: impl Iterator<Item = DayStart>,
+        uncut_from: Option<DayStart>,
+    ) -> Self {
         let mut days: BTreeMap<DayStart, (usize, Scanned)> = BTreeMap::new();
         for day in pieces {
             days.entry(day).or_insert_with(|| (0, Scanned::new(&question.query))).0 += 1;
         }
         let all = Scanned::new(&question.query);
-        Self { question: Arc::clone(question), days, all, in_segments: Default::default() }
+        Self { question: Arc::clone(question), days, uncut_from, all, in_segments: Default::default() }
     }
 
     async fn add(mut self, day: DayStart, piece: Piece) -> Self {
@@ -295,8 +354,9 @@ impl Merging {
         }
         let Some((_, mut complete)) = self.days.remove(&day) else { return };
         let query = &self.question.query;
+        let goes_on = self.uncut_from.is_some_and(|from| day >= from);
         // Steps of a day or less have all their rows now, so those that stay are known.
-        if query.granularity != Granularity::All && query.groups_stay_in_one_shard() {
+        if !goes_on && query.granularity != Granularity::All && query.groups_stay_in_one_shard() {
             complete.partial.keep_first(query);
         }
         self.all.merge(&complete);

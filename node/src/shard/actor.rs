@@ -18,6 +18,7 @@ use tidemark_proto::v1;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::census::Census;
 use tidemark_rollup::coverage::Coverage;
+use tidemark_rollup::deltas::Mark;
 use tidemark_rollup::member::NodeId;
 use tidemark_rollup::partial::Partial;
 use tidemark_rollup::scan::{DimensionOfBucket, Scanned};
@@ -75,6 +76,9 @@ pub enum OpenPass {
     Order,
     /// See [`scan_winners`](tidemark_rollup::scan::scan_winners).
     Winners(Arc<Partial>),
+    /// What was counted since these marks, where it is known; otherwise everything, but for visitors of the last five minutes: these
+    /// are apart.
+    Live(Arc<BTreeMap<ShardId, Mark>>),
 }
 
 /// A shard as a query sees it.
@@ -90,8 +94,23 @@ pub struct ShardView {
     pub whole: Vec<BucketStart>,
     /// Buckets of which the journal has what no commit covers, and memory has nothing.
     pub in_journal: Vec<BucketStart>,
+    /// How to go on from here, where that was asked for; `open` is left out where it tells what came since.
+    pub live: Option<LiveView>,
+    /// Visitors of the last five minutes, where they were asked for apart.
+    pub active: Option<Scanned>,
     /// Days whose coverage must be known first; the rest of the view is empty then.
     pub unknown: Vec<DayStart>,
+}
+
+/// How to go on from a view.
+#[derive(Debug)]
+pub struct LiveView {
+    /// Where it ends.
+    pub mark: Mark,
+    /// The open buckets that the query needs.
+    pub open: Vec<BucketStart>,
+    /// What was counted since the mark that was asked for, where that is all that differs in open buckets.
+    pub since: Option<Vec<Arc<Bucket>>>,
 }
 
 /// How much a shard holds.

@@ -10,7 +10,7 @@ mod parts;
 mod state;
 mod supervisor;
 
-pub use actor::{Eviction, Flushing, OpenPass, Receipts, ShardView, Usage};
+pub use actor::{Eviction, Flushing, LiveView, OpenPass, Receipts, ShardView, Usage};
 pub use handle::{ApplyError, ShardError, ShardHandle};
 pub use parts::ShardParts;
 pub use supervisor::Supervisor;

@@ -7,7 +7,7 @@ use crate::owners::Owners;
 use crate::planted::Planted;
 use crate::remembered::Remembered;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use tidemark_journal::Journal;
 use tidemark_rollup::shard::ShardRules;
 use tidemark_rollup::sharding::ShardId;
@@ -31,6 +31,8 @@ pub struct ShardParts {
     pub rebuilding: Semaphore,
     /// Buckets that were evicted while only the journal has them, in all shards. Too many after a shard failed, never too few.
     pub in_journal: AtomicUsize,
+    /// The next epoch of marks.
+    pub epochs: AtomicU64,
     /// Where they tell what they have counted something for.
     pub(crate) changes: Changes,
     /// Where they report.

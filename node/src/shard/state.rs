@@ -9,7 +9,7 @@
 //!   shard is made anew before it does anything else.
 //! * A bucket that is evicted although no commit covers it is not counted into until commits do: the journal has it all.
 
-use super::actor::{Eviction, Flushing, OpenPass, Receipts, ShardView, Usage};
+use super::actor::{Eviction, Flushing, LiveView, OpenPass, Receipts, ShardView, Usage};
 use super::parts::ShardParts;
 use crate::admission::Permit;
 use crate::committed::Committed;
@@ -31,8 +31,8 @@ use tidemark_rollup::coverage::Coverage;
 use tidemark_rollup::event::{GRACE, MAX_AHEAD};
 use tidemark_rollup::member::NodeId;
 use tidemark_rollup::scan::{
-    DimensionOfBucket, DistinctCounts, Scanned, needs, ranges_of, scan_all, scan_order_uncut, scan_winners,
-    take_census,
+    DimensionOfBucket, DistinctCounts, Scanned, is_near_limit, needs, ranges_of, scan_active, scan_all,
+    scan_lasting, scan_order_uncut, scan_winners, take_census,
 };
 use tidemark_rollup::shard::{Applied, Relation, Shard};
 use tidemark_rollup::sharding::ShardId;
@@ -297,6 +297,8 @@ impl State {
         }
         // A bucket is open until it has ended and waited for stragglers.
         let closed_before = now.minus(GRACE);
+        let mark = matches!(pass, OpenPass::Live(_))
+            .then(|| self.shard.mark(|| self.parts.epochs.fetch_add(1, Ordering::Relaxed)));
         let needed = in_memory.iter().filter_map(|&start| self.shard.bucket(start));
         let (closed, open): (Vec<_>, Vec<_>) =
             needed.partition(|bucket| bucket.start().end() <= closed_before);
@@ -304,6 +306,21 @@ impl State {
         view.first_open = open.iter().map(|bucket| bucket.start()).min();
         let open: Vec<&Bucket> = open.into_iter().map(Arc::as_ref).collect();
         let gap = self.active_gap(question);
+        if let (OpenPass::Live(marks), Some(mark)) = (pass, mark) {
+            let known = marks.get(&self.shard.id()).filter(|_| !is_near_limit(&open, query, context));
+            let since = known.and_then(|&known| self.shard.since(known));
+            let starts = open.iter().map(|bucket| bucket.start()).collect();
+            view.open = (since.is_none() && !open.is_empty()).then(|| scan_lasting(&open, query, context));
+            view.live = Some(LiveView { mark, open: starts, since });
+            view.active = query.active_from().map(|_| {
+                let all: Vec<&Bucket> =
+                    in_memory.iter().filter_map(|&start| self.shard.bucket(start)).map(Arc::as_ref).collect();
+                let mut active = scan_active(&all, query, context);
+                gap.into_iter().for_each(|gap| active.partial.facts.note_gap(gap));
+                active
+            });
+            return view;
+        }
         let scan = || match pass {
             OpenPass::Everything => scan_all(&open, query, context),
             OpenPass::Order => scan_order_uncut(&open, query, context),
@@ -311,6 +328,8 @@ impl State {
                 let partial = scan_winners(&open, winners, query, context);
                 Scanned { partial, distinct: DistinctCounts::default() }
             }
+            // That was above.
+            OpenPass::Live(_) => scan_lasting(&open, query, context),
         };
         view.open = (!open.is_empty() || gap.is_some()).then(scan);
         if let (Some(gap), Some(scanned)) = (gap, &mut view.open) {
