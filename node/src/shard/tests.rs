@@ -1,5 +1,6 @@
 //! Shards that fail, and what becomes of bad input.
 
+mod active;
 mod owners;
 mod world;
 
