@@ -1,0 +1,181 @@
+//! Subscriptions on whole clusters: what subscribers have is what a fresh answer has, whatever happens to the events; and how soon.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidemark_client::QueryClient;
+use tidemark_proto::v1;
+use tidemark_proto::v1::analytics_client::AnalyticsClient;
+use tidemark_rollup::change::apply;
+use tidemark_rollup::placement::Replication;
+use tidemark_rollup::time::Clock as _;
+use tidemark_tests::history_support::{advance, noon, quick, seeds};
+use tidemark_tests::in_process::{Cluster, TestClock};
+use tokio::time::timeout;
+use tonic::Streaming;
+use v1::update::Kind;
+
+/// How long anything may take on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+const SITE: &str = "example.com";
+
+fn texts(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&text| text.to_owned()).collect()
+}
+
+/// Questions of many kinds.
+fn questions() -> Vec<v1::Query> {
+    let question = |site: &str, from: &str, measures: &[&str], group_by: &[&str]| v1::Query {
+        site: site.into(),
+        from: from.into(),
+        measures: texts(measures),
+        group_by: texts(group_by),
+        ..v1::Query::default()
+    };
+    let desktop = v1::Filter { dimension: "device".into(), r#in: texts(&["desktop", ""]), ..v1::Filter::default() };
+    vec![
+        question(SITE, "-1h", &["views", "visitors"], &[]),
+        v1::Query { limit: 3, ..question(SITE, "-6h", &["views", "visitors", "load_ms.p95"], &["url"]) },
+        v1::Query {
+            granularity: "5m".into(),
+            versus: "1h".into(),
+            ..question(SITE, "-1h", &["views", "visitors"], &[])
+        },
+        v1::Query { limit: 4, filters: vec![desktop], ..question(SITE, "-1d", &["views"], &["country"]) },
+        v1::Query { granularity: "1h".into(), limit: 2, ..question(SITE, "-1d", &["views"], &["url", "device"]) },
+        question("*", "-1d", &["views", "bytes"], &["site"]),
+        v1::Query { limit: 5, ..question(SITE, "-5m", &["active"], &["url"]) },
+        question(SITE, "-1d", &["views", "active"], &[]),
+        question("quiet.org", "-1d", &["views"], &["url"]),
+    ]
+}
+
+/// A subscriber to several questions, and what it has.
+struct Subscriber {
+    stream: Streaming<v1::Update>,
+    has: BTreeMap<u32, v1::Answer>,
+    changes: u64,
+}
+
+impl Subscriber {
+    async fn of(at: &str, questions: &[v1::Query]) -> Self {
+        let subscription = |query: &v1::Query| v1::Subscription {
+            query: Some(query.clone()),
+            every_ms: 100,
+            ..v1::Subscription::default()
+        };
+        let mut client = AnalyticsClient::connect(format!("http://{at}")).await.unwrap();
+        let subscriptions = questions.iter().map(subscription).collect();
+        let stream = client.subscribe(v1::SubscribeRequest { subscriptions }).await.unwrap().into_inner();
+        Self { stream, has: BTreeMap::new(), changes: 0 }
+    }
+
+    async fn next(&mut self) {
+        let update = timeout(PATIENCE, self.stream.message()).await.expect("something").unwrap().unwrap();
+        match update.kind.unwrap() {
+            Kind::Answer(answer) => _ = self.has.insert(update.subscription, answer),
+            Kind::Change(change) => {
+                apply(self.has.get_mut(&update.subscription).expect("an answer first"), change).unwrap();
+                self.changes += 1;
+            }
+        }
+    }
+
+    /// Waits until what it has is what fresh answers say.
+    async fn until_fresh(&mut self, client: &QueryClient, questions: &[v1::Query], when: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        for (at, question) in questions.iter().enumerate() {
+            loop {
+                let fresh = told(client.query(question.clone()).await.unwrap());
+                let has = self.has.get(&(at as u32)).cloned().map(told);
+                if has.as_ref() == Some(&fresh) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{when}: question {at}\nhas   {has:?}\nfresh {fresh:?}");
+                let _ = timeout(Duration::from_millis(150), self.next()).await;
+            }
+        }
+    }
+}
+
+/// What an answer says, but for how old it is and what it was read from.
+fn told(answer: v1::Answer) -> v1::Answer {
+    let still = |facts| v1::Facts { freshness_ms: None, from_memory: 0, from_history: 0, ..facts };
+    v1::Answer { facts: answer.facts.map(still), ..answer }
+}
+
+/// A small generator: SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+/// Events of the last few hours, most of them of now, a line each.
+fn lines(random: &mut Random, count: u64, clock: &TestClock) -> String {
+    let now_ms = clock.now().as_unix_ms();
+    let mut lines = String::new();
+    for _ in 0..count {
+        let age_ms = match random.below(10) {
+            0 => random.below(3 * 3_600_000),
+            1..4 => random.below(600_000),
+            _ => random.below(20_000),
+        };
+        let site = if random.below(4) == 0 { "other.org" } else { SITE };
+        let (time, url, visitor) = (now_ms - age_ms as i64, random.below(12), random.below(60));
+        let (country, device) = (random.below(7), ["desktop", "mobile", ""][random.below(3) as usize]);
+        let load_ms = random.below(3_000);
+        lines.push_str(&format!(
+            r#"{{"site":"{site}","url":"/{url}","time":{time},"visitor":"v{visitor}","dimensions":{{"country":"c{country}","device":"{device}"}},"values":{{"load_ms":{load_ms},"bytes":7}}}}"#
+        ));
+        lines.push('\n');
+    }
+    lines
+}
+
+async fn post(cluster: &Cluster, path: &str, lines: String) {
+    let (status, reply) = cluster.http.post(path, lines).await;
+    assert_eq!(status, 200, "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_becomes_of_events_subscribers_have_what_a_fresh_answer_has() {
+    let questions = questions();
+    for seed in seeds("subscriptions").into_iter().take(2) {
+        let (clock, mut random) = (noon(), Random(seed));
+        let cluster = Cluster::start(3, 8, Arc::clone(&clock) as _, |node, coordinator| {
+            quick(node, coordinator);
+            node.replication = Replication::DEFAULT;
+            coordinator.replication = Replication::DEFAULT;
+        })
+        .await;
+        cluster.until_active(0, 3).await;
+        let client = QueryClient::connect(&format!("http://{}", cluster.http_address)).await.unwrap();
+        let mut subscriber = Subscriber::of(&cluster.http_address, &questions).await;
+        for round in 0..25 {
+            let repeatable = format!("/v1/events?producer={:032x}&seq={round}&sealedAt={}", seed, clock.now().as_unix_ms());
+            let count = 1 + random.below(60);
+            let events = lines(&mut random, count, &clock);
+            post(&cluster, &repeatable, events.clone()).await;
+            if random.below(4) == 0 {
+                // Once more: it counts once.
+                post(&cluster, &repeatable, events).await;
+            }
+            let when = format!("seed {seed}, round {round}");
+            subscriber.until_fresh(&client, &questions, &when).await;
+            match random.below(4) {
+                0 => advance(&clock, Duration::from_secs(1 + random.below(20))),
+                1 => advance(&clock, Duration::from_secs(60)),
+                2 if round % 3 == 0 => advance(&clock, Duration::from_secs(330)),
+                _ => {}
+            }
+        }
+        assert!(subscriber.changes > 30, "{} changes", subscriber.changes);
+    }
+}
