@@ -187,3 +187,94 @@ pub(crate) fn keep(shards: &[ShardId], whole: impl Iterator<Item = (ShardId, Vec
     }
     keep
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemark_history::paths::{DaySegment, ObjectPath};
+    use tidemark_history::replacement::ReplacementRecord;
+    use tidemark_rollup::member::NodeId;
+
+    fn day(text: &str) -> DayStart {
+        DayStart::containing(EventTime::parse_rfc3339(&format!("2015-05-{text}T00:00:00Z")).unwrap())
+    }
+
+    /// A day whose buckets are merged into rows of five minutes and of the day.
+    fn compacted(start: DayStart, with_five_minutes: bool) -> v1::ReplacedDay {
+        let of = DaySegment { day: start, writer: NodeId::new("a").unwrap(), attempt: 1, n: 1 };
+        let segment =
+            |path: ObjectPath| v1::Segment { path: path.to_string(), rows: 1, ..v1::Segment::default() };
+        let through = |bucket: BucketStart| v1::ReplacedBucket {
+            bucket_start_s: bucket.as_unix_seconds(),
+            through: 1,
+            raw: vec![],
+        };
+        v1::ReplacedDay {
+            day_start_s: start.as_unix_seconds(),
+            buckets: start.buckets().map(through).collect(),
+            five_minutes: with_five_minutes
+                .then(|| segment(ObjectPath::DayFiveMinutes(of.clone())))
+                .into_iter()
+                .collect(),
+            days: vec![segment(ObjectPath::DayRollup(of))],
+            coverage: Some(segment(ObjectPath::Coverage { day: start, attempt: 1 })),
+        }
+    }
+
+    fn history(with_five_minutes: bool) -> History {
+        let message = v1::Replacement {
+            shard_count: 8,
+            writer: "a".into(),
+            days: ["09", "10", "16"].map(|text| compacted(day(text), with_five_minutes)).to_vec(),
+            ..v1::Replacement::default()
+        };
+        History::default().with_replacement(&ReplacementRecord::new(1, message).unwrap())
+    }
+
+    /// Asked at this time of the 17th, for two days by days over the same a week ago: the 9th and the 10th.
+    fn query(time: &str) -> Query {
+        let wire = v1::Query {
+            site: "example.com".into(),
+            from: "2015-05-16T00:00:00Z".into(),
+            to: "2015-05-18T00:00:00Z".into(),
+            granularity: "1d".into(),
+            versus: "week".into(),
+            ..v1::Query::default()
+        };
+        let now = EventTime::parse_rfc3339(&format!("2015-05-{time}Z")).unwrap();
+        Query::parse(&wire, &Schema::default(), now).unwrap()
+    }
+
+    fn found(query: &Query, history: &History) -> (Vec<String>, BTreeSet<String>) {
+        let days = whole_days(query, history);
+        let found = sources(query, &Schema::default(), history, &days, &Keep::default());
+        let name = |source: &Source| {
+            let range = format!("{} to {}", source.want.from.time(), source.want.to.time());
+            (source.segment.path[..20].to_owned(), range)
+        };
+        let names = found.sources.iter().map(name).map(|(path, range)| format!("{path} {range}"));
+        (names.collect(), found.gaps)
+    }
+
+    #[test]
+    fn a_day_of_which_only_a_part_is_compared_is_read_from_five_minute_rows() {
+        let whole = |day: &str, next: &str| {
+            format!("rollup/1d/2015-05-{day} 2015-05-{day}T00:00:00Z to 2015-05-{next}T00:00:00Z")
+        };
+        let (names, gaps) = found(&query("17T10:07:30"), &history(true));
+        let part = "rollup/5m/2015-05-10 2015-05-10T00:00:00Z to 2015-05-10T10:05:00Z".to_owned();
+        assert_eq!(names, [whole("09", "10"), part, whole("16", "17")]);
+        assert!(gaps.is_empty());
+        // When the 17th has ended, all of the 10th is compared.
+        let (names, _) = found(&query("18T00:00:00"), &history(true));
+        assert_eq!(names, [whole("09", "10"), whole("10", "11"), whole("16", "17")]);
+    }
+
+    #[test]
+    fn where_five_minute_rows_are_gone_the_gap_says_why_they_are_needed() {
+        let (names, gaps) = found(&query("17T10:07:30"), &history(false));
+        assert_eq!(names.len(), 2);
+        let gap = gaps.into_iter().collect::<Vec<_>>().join("\n");
+        assert!(gap.starts_with("2015-05-10 is kept in days only") && gap.contains("has not ended"), "{gap}");
+    }
+}

@@ -212,6 +212,12 @@ async fn open_and_closed_buckets_are_ordered_together() {
     let versus =
         json!({"site": "example.com", "groupBy": ["url"], "from": "-1m", "versus": "20m", "limit": 2});
     let rows = cluster.http.rows(versus).await;
+    assert_eq!(rows, [[json!("/b"), json!(10), json!(null)], [json!("/c"), json!(8), json!(null)]]);
+    // The bucket has ended, and is open for stragglers still.
+    clock.set(EventTime::from_unix_ms((NOW_MS / 300_000 + 1) * 300_000));
+    let versus =
+        json!({"site": "example.com", "groupBy": ["url"], "from": "-5m", "versus": "20m", "limit": 2});
+    let rows = cluster.http.rows(versus).await;
     assert_eq!(rows, [[json!("/b"), json!(10), json!(1)], [json!("/c"), json!(8), json!(8)]]);
 }
 
