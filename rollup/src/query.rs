@@ -213,17 +213,6 @@ impl Query {
         asks.then(|| active::first_bucket(self.as_of))
     }
 
-    /// Whether what a bucket adds to the answer stays the same at all later moments, for the same range and the same events:
-    /// it neither slides through the window of `active` nor waits to be compared.
-    pub fn is_settled(&self, start: BucketStart) -> bool {
-        let slides = self.active_from().is_some_and(|from| start >= from);
-        let waits = self.versus.is_some_and(|offset| {
-            let shown_at = start.time().plus(offset);
-            (self.from..self.to).contains(&shown_at) && shown_at >= self.running()
-        });
-        !slides && !waits
-    }
-
     /// Whether all rows of a group are in one shard, so that a shard may drop what cannot be among the first.
     pub fn groups_stay_in_one_shard(&self) -> bool {
         let one_site = self.site != SiteSelection::All || self.group_by.contains(&Field::Site);
@@ -316,20 +305,5 @@ mod tests {
         let at = |text: &str| (EventTime::parse_rfc3339(text).unwrap().as_unix_ms() / 1000) as u32;
         assert!(query.is_comparable(at("2015-05-17T10:00:00Z")));
         assert!(!query.is_comparable(at("2015-05-17T10:05:00Z")));
-    }
-
-    #[test]
-    fn a_bucket_is_settled_when_time_alone_does_not_change_what_it_adds() {
-        let at = |text: &str| BucketStart::containing(EventTime::parse_rfc3339(text).unwrap());
-        let plain = query("-1h", "now", "5m", "");
-        assert!(plain.is_settled(at("2015-05-17T10:05:00Z")));
-        let versus = query("-1h", "now", "5m", "1h");
-        assert!(!versus.is_settled(at("2015-05-17T09:05:00Z")), "it waits for the running bucket to end");
-        assert!(versus.is_settled(at("2015-05-17T09:00:00Z")));
-        let mut active = query("-1h", "now", "all", "");
-        active.columns[0].source = Source::Active;
-        assert!(
-            !active.is_settled(at("2015-05-17T10:00:00Z")) && active.is_settled(at("2015-05-17T09:55:00Z"))
-        );
     }
 }
