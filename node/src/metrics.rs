@@ -4,11 +4,13 @@
 //! registry.
 //! Does not own: the registry; it is given.
 
+use crate::flow::{FlowMeter, FlowMetrics};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::Arc;
 use tidemark_proto::v1;
 use tidemark_proto::v1::{IgnoredWhy, Reason, RefusalReason};
 use tidemark_rollup::member::NodeId;
@@ -17,14 +19,20 @@ use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::BucketStart;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NodeLabel {
-    node: String,
+pub(crate) struct NodeLabel {
+    pub(crate) node: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
+pub(crate) struct ReasonLabels {
+    pub(crate) node: String,
+    pub(crate) reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LiveLabels {
     node: String,
-    reason: String,
+    read: &'static str,
 }
 
 /// The metrics of all nodes of a process. Made once per registry.
@@ -39,6 +47,7 @@ pub struct NodeMetrics {
     restarts: Family<NodeLabel, Counter>,
     quarantined: Family<NodeLabel, Counter>,
     queries: Family<NodeLabel, Counter>,
+    live: Family<LiveLabels, Counter>,
     memory: Family<NodeLabel, Gauge>,
     rows: Family<NodeLabel, Gauge>,
     in_flight: Family<NodeLabel, Gauge>,
@@ -56,6 +65,7 @@ pub struct NodeMetrics {
     buckets: Family<NodeLabel, Gauge>,
     replaced_days: Family<NodeLabel, Counter>,
     repair: RepairMetrics,
+    flow: FlowMetrics,
     cache_hits: Family<NodeLabel, Gauge>,
     cache_misses: Family<NodeLabel, Gauge>,
 }
@@ -95,6 +105,11 @@ impl NodeMetrics {
             m.quarantined.clone(),
         );
         registry.register("partial_queries", "Parts of queries answered", m.queries.clone());
+        registry.register(
+            "live_queries",
+            "Parts of queries that are asked again and again, by what was read for them: everything, what came since, or nothing",
+            m.live.clone(),
+        );
         registry.register_with_unit("memory", "Rollups", Unit::Bytes, m.memory.clone());
         registry.register("rollup_rows", "Rows of rollups in memory", m.rows.clone());
         registry.register_with_unit(
@@ -111,6 +126,7 @@ impl NodeMetrics {
         );
         m.register_journal(registry);
         m.repair.register(registry);
+        m.flow.register(registry);
         m.register_history(registry);
         metrics
     }
@@ -166,7 +182,8 @@ impl NodeMetrics {
 
     /// The metrics of one node. Reasons are there from the start, at zero.
     pub fn of_node(&self, node: &NodeId) -> NodeMeter {
-        let meter = NodeMeter { metrics: self.clone(), node: node.to_string() };
+        let flow = Arc::new(self.flow.of_node(node.as_str()));
+        let meter = NodeMeter { metrics: self.clone(), node: node.to_string(), flow };
         Reason::ALL.iter().for_each(|&reason| meter.rejected(reason, 0));
         meter
     }
@@ -218,6 +235,7 @@ impl RepairMetrics {
 pub struct NodeMeter {
     metrics: NodeMetrics,
     node: String,
+    flow: Arc<FlowMeter>,
 }
 
 impl NodeMeter {
@@ -227,6 +245,11 @@ impl NodeMeter {
 
     fn labels(&self, reason: String) -> ReasonLabels {
         ReasonLabels { node: self.node.clone(), reason }
+    }
+
+    /// The way of events through the node.
+    pub(crate) fn flow(&self) -> &FlowMeter {
+        &self.flow
     }
 
     pub(crate) fn applied(&self, applied: &Applied) {
@@ -290,12 +313,18 @@ impl NodeMeter {
         self.metrics.queries.get_or_create(&self.label()).inc();
     }
 
+    /// `read` is what was read for a query that is asked again and again.
+    pub(crate) fn live_query_answered(&self, read: &'static str) {
+        self.metrics.live.get_or_create(&LiveLabels { node: self.node.clone(), read }).inc();
+    }
+
     pub(crate) fn block_lost(&self) {
         self.metrics.blocks_lost.get_or_create(&self.label()).inc();
     }
 
     pub(crate) fn flush_failed(&self) {
         self.metrics.flush_failures.get_or_create(&self.label()).inc();
+        self.flow.flush_failed();
     }
 
     pub(crate) fn store_failed(&self) {
@@ -308,6 +337,7 @@ impl NodeMeter {
 
     pub(crate) fn flushed(&self, commit: &v1::Commit) {
         let rows = |segment: &Option<v1::Segment>| segment.as_ref().map_or(0, |segment| segment.rows);
+        self.flow.flushed();
         self.metrics.commits.get_or_create(&self.label()).inc();
         self.metrics.committed_rows.get_or_create(&self.label()).inc_by(rows(&commit.rollup));
         self.metrics.committed_blocks.get_or_create(&self.label()).inc_by(rows(&commit.raw));

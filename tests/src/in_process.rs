@@ -220,11 +220,19 @@ impl Cluster {
 
     /// What all nodes together tell of themselves under this name: the sum.
     pub fn metric(&self, name: &str) -> u64 {
+        self.metric_where(name, "")
+    }
+
+    /// The same of those whose labels have this text.
+    pub fn metric_where(&self, name: &str, labels: &str) -> u64 {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry.lock().unwrap()).unwrap();
         let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        let values =
-            text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        let values = text
+            .lines()
+            .filter(is_it)
+            .filter(|line| line.contains(labels))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
         values.sum()
     }
 

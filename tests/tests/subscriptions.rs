@@ -32,7 +32,8 @@ fn questions() -> Vec<v1::Query> {
         group_by: texts(group_by),
         ..v1::Query::default()
     };
-    let desktop = v1::Filter { dimension: "device".into(), r#in: texts(&["desktop", ""]), ..v1::Filter::default() };
+    let desktop =
+        v1::Filter { dimension: "device".into(), r#in: texts(&["desktop", ""]), ..v1::Filter::default() };
     vec![
         question(SITE, "-1h", &["views", "visitors"], &[]),
         v1::Query { limit: 3, ..question(SITE, "-6h", &["views", "visitors", "load_ms.p95"], &["url"]) },
@@ -42,7 +43,11 @@ fn questions() -> Vec<v1::Query> {
             ..question(SITE, "-1h", &["views", "visitors"], &[])
         },
         v1::Query { limit: 4, filters: vec![desktop], ..question(SITE, "-1d", &["views"], &["country"]) },
-        v1::Query { granularity: "1h".into(), limit: 2, ..question(SITE, "-1d", &["views"], &["url", "device"]) },
+        v1::Query {
+            granularity: "1h".into(),
+            limit: 2,
+            ..question(SITE, "-1d", &["views"], &["url", "device"])
+        },
         question("*", "-1d", &["views", "bytes"], &["site"]),
         v1::Query { limit: 5, ..question(SITE, "-5m", &["active"], &["url"]) },
         question(SITE, "-1d", &["views", "active"], &[]),
@@ -117,14 +122,14 @@ impl Random {
     }
 }
 
-/// Events of the last few hours, most of them of now, a line each.
-fn lines(random: &mut Random, count: u64, clock: &TestClock) -> String {
+/// Events of now, and of the last few hours where some are `late`; a line each.
+fn lines(random: &mut Random, count: u64, late: bool, clock: &TestClock) -> String {
     let now_ms = clock.now().as_unix_ms();
     let mut lines = String::new();
     for _ in 0..count {
         let age_ms = match random.below(10) {
-            0 => random.below(3 * 3_600_000),
-            1..4 => random.below(600_000),
+            0 if late => random.below(3 * 3_600_000),
+            1..4 if late => random.below(600_000),
             _ => random.below(20_000),
         };
         let site = if random.below(4) == 0 { "other.org" } else { SITE };
@@ -159,9 +164,14 @@ async fn whatever_becomes_of_events_subscribers_have_what_a_fresh_answer_has() {
         let client = QueryClient::connect(&format!("http://{}", cluster.http_address)).await.unwrap();
         let mut subscriber = Subscriber::of(&cluster.http_address, &questions).await;
         for round in 0..25 {
-            let repeatable = format!("/v1/events?producer={:032x}&seq={round}&sealedAt={}", seed, clock.now().as_unix_ms());
-            let count = 1 + random.below(60);
-            let events = lines(&mut random, count, &clock);
+            let repeatable = format!(
+                "/v1/events?producer={:032x}&seq={round}&sealedAt={}",
+                seed,
+                clock.now().as_unix_ms()
+            );
+            // Late events are committed at once, and then everything is read anew.
+            let (count, late) = (1 + random.below(60), random.below(3) == 0);
+            let events = lines(&mut random, count, late, &clock);
             post(&cluster, &repeatable, events.clone()).await;
             if random.below(4) == 0 {
                 // Once more: it counts once.
@@ -177,5 +187,9 @@ async fn whatever_becomes_of_events_subscribers_have_what_a_fresh_answer_has() {
             }
         }
         assert!(subscriber.changes > 30, "{} changes", subscriber.changes);
+        for read in ["since", "everything", "nothing"] {
+            let parts = cluster.metric_where("tidemark_live_queries_total", &format!("read=\"{read}\""));
+            assert!(parts > 10, "{parts} parts for which {read} was read");
+        }
     }
 }

@@ -184,6 +184,7 @@ impl Queries {
             Some(kept) => self.continued(&shards, &question, kept).await,
             None => None,
         };
+        let read = if fresh.is_some() { "since" } else { "everything" };
         let (next, active) = match fresh {
             Some(found) => found,
             None => match self.read_all(&shards, question).await? {
@@ -199,6 +200,7 @@ impl Queries {
         // Who asks for visitors of the last five minutes is told each time.
         let version = if active.is_some() { self.live.next_version() } else { version };
         self.metrics.query_answered();
+        self.metrics.live_query_answered(if is_unchanged { "nothing" } else { read });
         if is_unchanged {
             *kept = Some(next);
             let part = NodePart { partial: Partial::new(&query), distinct: Default::default(), answered };
