@@ -1,9 +1,11 @@
 //! Subscriptions on whole clusters: what subscribers have is what a fresh answer has, whatever happens to the events; and how soon.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_client::QueryClient;
+use tidemark_node::clock::SystemClock;
 use tidemark_proto::v1;
 use tidemark_proto::v1::analytics_client::AnalyticsClient;
 use tidemark_rollup::change::apply;
@@ -192,4 +194,91 @@ async fn whatever_becomes_of_events_subscribers_have_what_a_fresh_answer_has() {
             assert!(parts > 10, "{parts} parts for which {read} was read");
         }
     }
+}
+
+/// How long it took from acknowledgements to updates, ascending: with a change of some page every few milliseconds beside.
+async fn delays(every_ms: u32, probes: usize) -> Vec<Duration> {
+    let clock = Arc::new(SystemClock);
+    let cluster = Cluster::start(3, 16, Arc::clone(&clock) as _, |node, coordinator| {
+        node.replication = Replication::DEFAULT;
+        coordinator.replication = Replication::DEFAULT;
+    })
+    .await;
+    cluster.until_active(0, 3).await;
+    let probe =
+        v1::Filter { dimension: "url".into(), prefix: Some("/probe/".into()), ..v1::Filter::default() };
+    let question = v1::Query {
+        site: SITE.into(),
+        group_by: texts(&["url"]),
+        filters: vec![probe],
+        limit: 10_000,
+        ..v1::Query::default()
+    };
+    let mut client = AnalyticsClient::connect(format!("http://{}", cluster.http_address)).await.unwrap();
+    let subscription = v1::Subscription { query: Some(question), every_ms, ..v1::Subscription::default() };
+    let request = v1::SubscribeRequest { subscriptions: vec![subscription] };
+    let mut stream = client.subscribe(request).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+
+    let (sent, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
+    let http = cluster.http.clone();
+    let sending = tokio::spawn(async move {
+        let mut random = Random(1);
+        for probe in 0..probes {
+            for _ in 0..random.below(8) {
+                let other = format!(r#"{{"site":"{SITE}","url":"/{}","visitor":"v"}}"#, random.below(50));
+                assert_eq!(http.post("/v1/events", other).await.0, 200);
+            }
+            let url = format!("/probe/{probe}");
+            let event = format!(r#"{{"site":"{SITE}","url":"{url}"}}"#);
+            assert_eq!(http.post("/v1/events", event).await.0, 200);
+            sent.send((url, Instant::now())).unwrap();
+            tokio::time::sleep(Duration::from_millis(random.below(60))).await;
+        }
+    });
+    let mut shown: BTreeMap<String, Instant> = BTreeMap::new();
+    while shown.len() < probes {
+        let update = timeout(PATIENCE, stream.message()).await.expect("goes on").unwrap().unwrap();
+        let now = Instant::now();
+        let rows: Vec<v1::Row> = match update.kind.unwrap() {
+            Kind::Answer(answer) => answer.rows,
+            Kind::Change(change) => change.added.into_iter().filter_map(|placed| placed.row).collect(),
+        };
+        for row in rows {
+            let Some(v1::value::Kind::Text(url)) = row.values[0].kind.clone() else { panic!("a URL") };
+            shown.entry(url).or_insert(now);
+        }
+    }
+    sending.await.unwrap();
+    let mut delays = Vec::new();
+    while let Some((url, acknowledged)) = acknowledged.recv().await {
+        delays.push(shown[&url].saturating_duration_since(acknowledged));
+    }
+    delays.sort_unstable();
+    delays
+}
+
+async fn assert_within(every_ms: u32, probes: usize, limit: Duration) {
+    let delays = delays(every_ms, probes).await;
+    let at = |share: usize| delays[(delays.len() * share).div_ceil(100) - 1];
+    // Straight to the terminal: the test runner hides what passing tests print.
+    let _ = writeln!(
+        std::io::stderr().lock(),
+        "acknowledged to shown, every_ms {every_ms}, {} probes: p50 {:?}, p99 {:?}, most {:?}",
+        delays.len(),
+        at(50),
+        at(99),
+        delays[delays.len() - 1]
+    );
+    assert!(at(99) < limit, "p99 is {:?}", at(99));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_shows_within_a_second() {
+    assert_within(0, 300, Duration::from_secs(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_shows_within_a_quarter_second_where_that_is_asked_for() {
+    assert_within(100, 300, Duration::from_millis(250)).await;
 }
