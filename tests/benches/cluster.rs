@@ -9,28 +9,14 @@
     reason = "a benchmark may stop where it is"
 )]
 
-use bytes::Bytes;
-use serde_json::json;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-use tidemark_client::{Producer, ProducerConfig};
-use tidemark_history::retry::SplitMix64;
 use tidemark_node::clock::SystemClock;
 use tidemark_proto::v1;
 use tidemark_proto::v1::admin_client::AdminClient;
-use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::time::Clock as _;
-use tidemark_tests::http::Http;
-use tidemark_tests::processes::{Process, free_port, until_ready};
-
-const SITES: u64 = 50;
-const URLS: u64 = 200_000;
-/// Events that are made before anything is measured, and sent again and again under new identities.
-const PREPARED: usize = 40;
-const BATCH: u64 = 8_192;
+use tidemark_tests::measured::{Cluster, prepared};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -50,121 +36,10 @@ async fn main() {
     }
 }
 
-/// Nodes, and a coordinator in the first one's neighbourhood.
-struct Cluster {
-    folder: TempDir,
-    addresses: Vec<String>,
-    nodes: Vec<Option<Process>>,
-    coordinator: String,
-    _coordinator: Process,
-    replication: u32,
-}
-
-impl Cluster {
-    async fn start(nodes: usize, replication: u32) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let addresses: Vec<String> = (0..nodes).map(|_| format!("127.0.0.1:{}", free_port())).collect();
-        let coordinator = format!("127.0.0.1:{}", free_port());
-        let owners = replication.to_string();
-        let arguments =
-            ["coordinator", "--http", &coordinator, "--seeds", &addresses[0], "--replication", &owners];
-        let process = Process::start(&arguments, "coordinator is listening").await.unwrap();
-        let mut cluster =
-            Self { folder, addresses, nodes: Vec::new(), coordinator, _coordinator: process, replication };
-        for _ in 0..nodes {
-            cluster.start_node().await;
-        }
-        until_ready(&cluster.addresses).await;
-        cluster
-    }
-
-    async fn start_node(&mut self) {
-        let at = self.nodes.len();
-        if at == self.addresses.len() {
-            self.addresses.push(format!("127.0.0.1:{}", free_port()));
-        }
-        let folder = |name: String| self.folder.path().join(name).to_str().unwrap().to_owned();
-        let (data, store) = (folder(format!("n{at}")), folder("history".into()));
-        let (id, owners) = (format!("n{at}"), self.replication.to_string());
-        let arguments = [
-            "node",
-            "--id",
-            &id,
-            "--listen",
-            &self.addresses[at],
-            "--seeds",
-            &self.addresses[0],
-            "--data",
-            &data,
-            "--store",
-            &store,
-            "--replication",
-            &owners,
-            "--log",
-            "warn,tidemark_node::start=info",
-        ];
-        self.nodes.push(Some(Process::start(&arguments, "the node serves").await.unwrap()));
-    }
-
-    async fn producer(&self, number: u128) -> Producer {
-        let config = ProducerConfig {
-            max_in_flight: 4_096,
-            ..ProducerConfig::new(format!("http://{}", self.addresses[0]))
-        };
-        let id = SystemClock.now().as_unix_ms() as u128 * 1_000 + number;
-        Producer::connect(config, ProducerId::from_u128(id)).await.unwrap()
-    }
-
-    fn cpu_seconds(&self) -> f64 {
-        self.nodes.iter().flatten().map(|node| cpu_seconds(node.id())).sum()
-    }
-
-    async fn views(&self) -> (bool, u64) {
-        let question = json!({"site": "*", "from": "-1h", "to": "now", "measures": ["views"]});
-        let (status, answer) = Http::new(&self.coordinator).post("/v1/query", question.to_string()).await;
-        let views = answer["rows"][0][0].as_u64().unwrap_or(0);
-        (status == 200 && answer["facts"]["complete"] == true, views)
-    }
-}
-
-fn cpu_seconds(pid: u32) -> f64 {
-    let text = std::fs::read_to_string(Path::new(&format!("/proc/{pid}/stat"))).unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
-}
-
-/// Batches of events of many pages and visitors, without times: they are of the moment of sealing.
-fn prepared() -> Vec<Vec<v1::Event>> {
-    let mut random = SplitMix64::new(1);
-    let mut pick = |of: u64| random.next() % of;
-    let dimension = |key: &'static str, value: String| v1::event::DimensionsEntry {
-        key: Bytes::from_static(key.as_bytes()),
-        value: value.into(),
-    };
-    let mut event = || v1::Event {
-        site: format!("site{}.example", pick(SITES)).into(),
-        url: format!("/articles/{}/a-title-of-some-words", (pick(URLS) * pick(URLS)) / URLS).into(),
-        visitor_hash: pick(1 << 40) + 1,
-        dimensions: vec![
-            dimension("country", format!("C{}", pick(20))),
-            dimension("device", format!("device{}", pick(3))),
-            dimension("browser", format!("browser{}", pick(6))),
-            dimension("referrer", format!("referrer{}.example", pick(40))),
-        ],
-        values: vec![v1::event::ValuesEntry {
-            key: Bytes::from_static(b"load_ms"),
-            value: 50 + pick(3000) as i64,
-        }],
-        ..Default::default()
-    };
-    (0..PREPARED).map(|_| (0..BATCH).map(|_| event()).collect()).collect()
-}
-
 /// CPU seconds of all nodes together for a million events.
 async fn cost(nodes: usize, replication: u32) {
     let cluster = Cluster::start(nodes, replication).await;
-    let batches = prepared();
+    let batches = prepared(50);
     let mut producer = cluster.producer(1).await;
     // Connections, tables and the first files are no part of it.
     producer.send(batches[0].clone(), SystemClock.now()).await.unwrap();
@@ -196,13 +71,12 @@ async fn kill() {
     for round in 0..5 {
         let mut cluster = Cluster::start(3, 2).await;
         let mut producer = cluster.producer(round).await;
-        let batch: Vec<v1::Event> = prepared().into_iter().next().unwrap();
+        let batch: Vec<v1::Event> = prepared(50).into_iter().next().unwrap();
         producer.send(batch.clone(), SystemClock.now()).await.unwrap();
         producer.flush().await.unwrap();
         let sent = batch.len() as u64;
         while cluster.views().await != (true, sent) {}
-        let victim = 1 + (round as usize % 2);
-        let process = cluster.nodes[victim].take().unwrap();
+        let process = cluster.take_node(1 + (round as usize % 2));
         let killed = Instant::now();
         process.kill().await;
         let (mut asked, mut incomplete, mut slowest) = (0, 0, Duration::ZERO);
@@ -233,7 +107,7 @@ async fn kill() {
 /// A third node joins two that have ten million events which no commit covers, while more come in.
 async fn join() {
     let mut cluster = Cluster::start(2, 2).await;
-    let batches = prepared();
+    let batches = prepared(50);
     let mut producer = cluster.producer(1).await;
     let mut sent = 0;
     let started = Instant::now();
@@ -261,8 +135,7 @@ async fn join() {
     });
     let joined = Instant::now();
     cluster.start_node().await;
-    let channel =
-        tonic::transport::Endpoint::from_shared(format!("http://{}", cluster.addresses[0])).unwrap();
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", cluster.node(0))).unwrap();
     let mut admin = AdminClient::new(channel.connect().await.unwrap());
     let (mut asked, mut incomplete, mut slowest) = (0, 0, Duration::ZERO);
     let took = loop {

@@ -10,6 +10,7 @@ pub mod history_support;
 pub mod http;
 pub mod in_process;
 pub mod logs;
+pub mod measured;
 pub mod netns;
 pub mod processes;
 
