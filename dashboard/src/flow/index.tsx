@@ -10,6 +10,7 @@ import { conditionOf, worst } from "./condition";
 import "./flow.css";
 import { Known } from "./members";
 import { Coordinators, Nodes, ShardTable } from "./nodes";
+import { Rates } from "./rates";
 import { Ring } from "./ring";
 import { Slots } from "./shards";
 import { InFull, Way } from "./stages";
@@ -42,12 +43,14 @@ function Picture({ flow }: { flow: Flow }) {
   const [focus, setFocus] = useState<string>();
   const known = useRef(new Known());
   const slots = useRef(new Slots());
+  const rates = useRef(new Rates());
+  rates.current.take(flow);
   const membership = known.current.membership(flow);
   const selected = flow.stages.find((stage) => stage.name === chosen) ?? worstStage(flow) ?? flow.stages[0];
   return (
     <>
       <h2>The way of the data</h2>
-      <Way stages={flow.stages} selected={selected?.name ?? ""} onSelect={setChosen}>
+      <Way stages={flow.stages} rates={rates.current} selected={selected?.name ?? ""} onSelect={setChosen}>
         {selected && <InFull stage={selected} />}
       </Way>
       <h2>Who has it</h2>

@@ -5,12 +5,14 @@ import type { Stage } from "../gen/tidemark/v1/flow_pb";
 import { Badge } from "./badge";
 import { conditionOf } from "./condition";
 import { compact, exact, lag, rate } from "./numbers";
+import { RateLine, type Rates } from "./rates";
 
 /** Stages that leave the way: events that end there. */
 const BRANCHES = new Set(["rejected", "duplicate"]);
 
 interface Props {
   stages: Stage[];
+  rates: Rates;
   /** The name of the stage that is looked at. */
   selected: string;
   onSelect: (name: string) => void;
@@ -19,7 +21,7 @@ interface Props {
 }
 
 /** All of it, left to right; on a narrow screen top to bottom. */
-export function Way({ stages, selected, onSelect, children }: Props) {
+export function Way({ stages, rates, selected, onSelect, children }: Props) {
   return (
     <ol class="flow-way" aria-label="The way of the data">
       {stages.map((stage) => (
@@ -29,7 +31,7 @@ export function Way({ stages, selected, onSelect, children }: Props) {
             data-stage={stage.name}
             data-moving={stage.perSecond > 0}
           >
-            <Card stage={stage} selected={stage.name === selected} onSelect={onSelect} />
+            <Card stage={stage} rates={rates.of(stage.name)} selected={stage.name === selected} onSelect={onSelect} />
           </li>
           {stage.name === selected && <li class="flow-full">{children}</li>}
         </Fragment>
@@ -38,7 +40,14 @@ export function Way({ stages, selected, onSelect, children }: Props) {
   );
 }
 
-function Card({ stage, selected, onSelect }: { stage: Stage; selected: boolean; onSelect: Props["onSelect"] }) {
+interface CardProps {
+  stage: Stage;
+  rates: number[];
+  selected: boolean;
+  onSelect: Props["onSelect"];
+}
+
+function Card({ stage, rates, selected, onSelect }: CardProps) {
   const condition = conditionOf(stage.condition);
   const select = () => onSelect(stage.name);
   return (
@@ -62,6 +71,7 @@ function Card({ stage, selected, onSelect }: { stage: Stage; selected: boolean; 
         <span>{rate(stage.perSecond)}</span>
         {stage.lagMs !== undefined && <span>{lag(stage.lagMs)}</span>}
       </span>
+      <RateLine rates={rates} />
     </button>
   );
 }

@@ -1,0 +1,1 @@
+export class Dashboard {}; export const VIEWS=[]
