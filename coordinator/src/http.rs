@@ -1,25 +1,31 @@
 //! The HTTP side.
 //!
-//! Owns: routes, reading bodies, and the small pages: metrics, health, readiness, the start page.
+//! Owns: routes, reading bodies, and the small pages: metrics, health, readiness.
 //! Does not own: answering (`query`), taking events in (`posts`), the form of errors (`error`).
 //!
 //! | route | what |
 //! | --- | --- |
 //! | `POST /v1/query`, `GET /v1/query?...` | a question (`http::ask`) |
 //! | `GET /v1/watch?...` | a question left open (`http::watch`) |
+//! | `GET /v1/flow` | the way of events, and who takes part, once (`http::flow`) |
+//! | `GET /v1/describe` | dimensions and measures (`http::flow`) |
 //! | `POST /v1/events` | events (`http::post`) |
 //! | `GET /metrics` | Prometheus, OpenMetrics text |
 //! | `GET /healthz` | 200 as long as the process runs |
 //! | `GET /readyz` | 200 when nodes that have all shards between them answer, else 503; with those that do not answer |
-//! | `GET /` | the start page |
+//! | `GET /`, `/assets/*` | the dashboard (`http::pages`) |
+//! | `GET /start` | the start page |
 
 mod ask;
+mod flow;
+mod pages;
 mod params;
 mod post;
 mod watch;
 
 use crate::error::ApiError;
 use crate::fanout::Deadline;
+use crate::flow::Flows;
 use crate::metrics::CoordinatorMetrics;
 use crate::plan::NO_NODES;
 use crate::posts::Posts;
@@ -29,9 +35,9 @@ use crate::subscriptions::Subscriptions;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
@@ -40,13 +46,11 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_proto::{MAX_BATCH_BYTES, MAX_MESSAGE_BYTES};
+use tidemark_rollup::schema::Schema;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tonic::{Code, Status};
 
-const START_PAGE: &str = include_str!("http/start_page.html");
-/// The page loads nothing from anywhere.
-const START_PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Questions whose bodies are read at the same time; others wait. Each takes up to 4 MiB.
@@ -56,6 +60,8 @@ pub(crate) const MAX_READING: usize = 64;
 pub(crate) struct App {
     pub(crate) queries: Arc<Queries>,
     pub(crate) subscriptions: Arc<Subscriptions>,
+    pub(crate) flows: Arc<Flows>,
+    pub(crate) schema: Arc<Schema>,
     pub(crate) posts: Posts,
     pub(crate) readiness: Readiness,
     /// Places for questions that are being read.
@@ -67,9 +73,13 @@ pub(crate) struct App {
 /// Adds the HTTP routes to those of gRPC, on the same port.
 pub(crate) fn router(app: Arc<App>, grpc: Router) -> Router {
     Router::new()
-        .route("/", get(start_page))
+        .route("/", get(pages::index))
+        .route("/start", get(pages::start))
+        .route("/assets/{*file}", get(pages::file))
         .route("/v1/query", post(ask::post).get(ask::get))
         .route("/v1/watch", get(watch::get))
+        .route("/v1/flow", get(flow::get))
+        .route("/v1/describe", get(flow::description))
         .route("/v1/events", post(post::events))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok" }))
@@ -78,10 +88,6 @@ pub(crate) fn router(app: Arc<App>, grpc: Router) -> Router {
         .with_state(app)
         .merge(grpc)
         .fallback(unknown_route)
-}
-
-async fn start_page() -> impl IntoResponse {
-    ([(CONTENT_SECURITY_POLICY, START_PAGE_POLICY)], Html(START_PAGE))
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
@@ -117,7 +123,7 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let message = format!("{method} is not possible on {}: see GET / for what is", uri.path());
+    let message = format!("{method} is not possible on {}: see GET /start for what is", uri.path());
     ApiError::of(Code::Unimplemented, message, None).with_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
@@ -127,7 +133,7 @@ async fn unknown_route(headers: HeaderMap, uri: Uri) -> Response {
     if headers.get(CONTENT_TYPE).is_some_and(is_grpc) {
         return Status::unimplemented(format!("no such method: {}", uri.path())).into_http::<Body>();
     }
-    let message = format!("there is nothing at {}: see GET / for what there is", uri.path());
+    let message = format!("there is nothing at {}: see GET /start for what there is", uri.path());
     ApiError::of(Code::NotFound, message, None).into_response()
 }
 

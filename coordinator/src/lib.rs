@@ -32,9 +32,11 @@
 pub mod config;
 pub mod metrics;
 
+mod describe;
 mod error;
 mod events;
 mod fanout;
+mod flow;
 mod http;
 mod json;
 mod peers;
@@ -53,6 +55,7 @@ pub use config::{ConfigError, CoordinatorConfig};
 pub use json::{answer_to_json, change_to_json};
 pub use metrics::CoordinatorMetrics;
 
+use crate::flow::Flows;
 use crate::http::App;
 use crate::peers::Peers;
 use crate::posts::Posts;
@@ -140,11 +143,27 @@ impl Coordinator {
             parts.metrics.clone(),
             shutdown.clone(),
         ));
-        let (grpc, health) =
-            service::routes(Arc::clone(&queries), Arc::clone(&subscriptions), Arc::clone(&peers)).await?;
+        let flows = Arc::new(Flows::new(
+            Arc::clone(&peers),
+            Arc::clone(&parts.clock),
+            (config.shards, config.replication),
+            parts.metrics.clone(),
+            shutdown.clone(),
+        ));
+        let schema = Arc::clone(&config.schema);
+        let (grpc, health) = service::routes(service::AnalyticsService {
+            queries: Arc::clone(&queries),
+            subscriptions: Arc::clone(&subscriptions),
+            flows: Arc::clone(&flows),
+            schema: Arc::clone(&schema),
+            peers: Arc::clone(&peers),
+        })
+        .await?;
         let app = App {
             queries,
             subscriptions,
+            flows,
+            schema,
             posts: Posts::new(&config, Arc::clone(&peers), parts.clock, parts.producer),
             readiness: Readiness::new(peers),
             reading: Semaphore::new(http::MAX_READING),

@@ -88,6 +88,7 @@ pub struct CoordinatorMetrics {
     shards_missing: Counter,
     subscriptions: Gauge,
     answered_anew: Family<OutcomeLabel, Counter>,
+    flow_watchers: Gauge,
     posts: Family<OutcomeLabel, Counter>,
     accepted: Counter,
     duplicate: Counter,
@@ -107,6 +108,7 @@ impl CoordinatorMetrics {
             shards_missing: Counter::default(),
             subscriptions: Gauge::default(),
             answered_anew: Family::default(),
+            flow_watchers: Gauge::default(),
             posts: Family::default(),
             accepted: Counter::default(),
             duplicate: Counter::default(),
@@ -134,6 +136,7 @@ impl CoordinatorMetrics {
             "Answers to questions left open, by whether there was anything new in them",
             self.answered_anew.clone(),
         );
+        registry.register("flow_watchers", "Who watches the way of events", self.flow_watchers.clone());
         registry.register("http_posts", "Posts of events, by how they ended", self.posts.clone());
         registry.register(
             "http_events_accepted",
@@ -191,6 +194,14 @@ impl CoordinatorMetrics {
     pub(crate) fn answered_anew(&self, changed: bool) {
         let outcome = if changed { "changed" } else { "unchanged" };
         self.answered_anew.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(crate) fn flow_watched(&self) {
+        self.flow_watchers.inc();
+    }
+
+    pub(crate) fn flow_unwatched(&self) {
+        self.flow_watchers.dec();
     }
 
     pub(crate) fn census_round(&self) {

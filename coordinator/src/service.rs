@@ -1,9 +1,11 @@
 //! The gRPC side.
 //!
 //! Owns: `Analytics`, health and reflection as gRPC services.
-//! Does not own: answering (`query`, `sites`), the port (`server`).
+//! Does not own: answering (`query`, `subscriptions`, `flow`, `describe`, `sites`), the port (`server`).
 
+use crate::describe::describe;
 use crate::fanout::Deadline;
+use crate::flow::{FlowError, FlowFeed, Flows};
 use crate::peers::Peers;
 use crate::query::Queries;
 use crate::sites::sites;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_proto::v1::analytics_server::{Analytics, AnalyticsServer};
+use tidemark_rollup::schema::Schema;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -26,10 +29,13 @@ use tower::ServiceBuilder;
 /// Kept of a caller's patience for merging and the way back: an answer that comes too late is none.
 const RESERVE: Duration = Duration::from_millis(100);
 
-struct AnalyticsService {
-    queries: Arc<Queries>,
-    subscriptions: Arc<Subscriptions>,
-    peers: Arc<Peers>,
+/// What `Analytics` answers from.
+pub(crate) struct AnalyticsService {
+    pub(crate) queries: Arc<Queries>,
+    pub(crate) subscriptions: Arc<Subscriptions>,
+    pub(crate) flows: Arc<Flows>,
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) peers: Arc<Peers>,
 }
 
 #[tonic::async_trait]
@@ -57,16 +63,16 @@ impl Analytics for AnalyticsService {
     }
 
     async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::Description>, Status> {
-        Err(Status::unimplemented("describe"))
+        Ok(Response::new(describe(&self.schema)))
     }
 
     type WatchFlowStream = BoxStream<'static, Result<v1::Flow, Status>>;
 
     async fn watch_flow(
         &self,
-        _: Request<v1::FlowRequest>,
+        request: Request<v1::FlowRequest>,
     ) -> Result<Response<Self::WatchFlowStream>, Status> {
-        Err(Status::unimplemented("watch_flow"))
+        Ok(Response::new(reports(self.flows.watch(request.get_ref().every_ms)?)))
     }
 }
 
@@ -82,6 +88,28 @@ fn updates(subscription: u32, feed: Feed) -> BoxStream<'static, Result<v1::Updat
     updates.boxed()
 }
 
+/// Reports of the flow, to their end.
+fn reports(feed: FlowFeed) -> BoxStream<'static, Result<v1::Flow, Status>> {
+    let reports = stream::unfold(Some(feed), |feed| async move {
+        let mut feed = feed?;
+        Some(match feed.next().await {
+            Ok(flow) => (Ok(v1::Flow::clone(&flow)), Some(feed)),
+            Err(error) => (Err(error.into()), None),
+        })
+    });
+    reports.boxed()
+}
+
+impl From<FlowError> for Status {
+    fn from(error: FlowError) -> Self {
+        match error {
+            FlowError::Every(_) => Self::invalid_argument(error.to_string()),
+            FlowError::Full => Self::resource_exhausted(error.to_string()),
+            FlowError::Stopping => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
 impl From<WatchError> for Status {
     fn from(error: WatchError) -> Self {
         match error {
@@ -95,11 +123,9 @@ impl From<WatchError> for Status {
 
 /// The gRPC services as routes, and the handle that says whether they are healthy.
 pub(crate) async fn routes(
-    queries: Arc<Queries>,
-    subscriptions: Arc<Subscriptions>,
-    peers: Arc<Peers>,
+    analytics: AnalyticsService,
 ) -> Result<(Router, HealthReporter), tonic_reflection::server::Error> {
-    let analytics = AnalyticsServer::new(AnalyticsService { queries, subscriptions, peers });
+    let analytics = AnalyticsServer::new(analytics);
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<AnalyticsServer<AnalyticsService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()

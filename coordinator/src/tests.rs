@@ -3,6 +3,7 @@
 
 mod events;
 mod fake_node;
+mod flow;
 mod grpc;
 mod http_client;
 mod limit;

@@ -34,6 +34,7 @@ pub(super) enum Call {
     Census,
     Rows,
     Changes,
+    Status,
 }
 
 /// How a node answers.
@@ -70,6 +71,7 @@ struct State {
     mood: Mutex<Mood>,
     calls: Mutex<Vec<Call>>,
     changes: broadcast::Sender<()>,
+    status: Mutex<v1::StatusReply>,
 }
 
 impl FakeNode {
@@ -83,6 +85,10 @@ impl FakeNode {
             mood: Mutex::new(Mood::Well),
             calls: Mutex::default(),
             changes: broadcast::Sender::new(1),
+            status: Mutex::new(v1::StatusReply {
+                flow: Some(v1::NodeFlow::default()),
+                ..v1::StatusReply::default()
+            }),
         });
         Self { member: Member::node(NodeId::new(name).unwrap(), address), state, _stop: None }
     }
@@ -112,6 +118,11 @@ impl FakeNode {
 
     pub(super) fn set_mood(&self, mood: Mood) {
         *self.state.mood.lock().unwrap() = mood;
+    }
+
+    /// What it says about how it is doing.
+    pub(super) fn set_status(&self, status: v1::StatusReply) {
+        *self.state.status.lock().unwrap() = status;
     }
 
     /// What it was asked for since the last time.
@@ -221,7 +232,8 @@ impl Cluster for State {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        not_for_coordinators()
+        self.enter(Call::Status).await?;
+        Ok(Response::new(self.status.lock().unwrap().clone()))
     }
 
     async fn query_partial(

@@ -66,12 +66,31 @@ async fn every_error_is_json_with_a_code_a_message_and_a_field() {
 #[tokio::test]
 async fn the_start_page_shows_how_to_send_and_to_ask_and_loads_nothing() {
     let world = World::of(1).await;
-    let page = world.get("/").await;
+    let page = world.get("/start").await;
     assert!(page.head.contains("content-type: text/html"));
     assert!(page.text().contains("/v1/events") && page.text().contains("/v1/query?site=example.com"));
     for foreign in ["src=", "url(", "https://"] {
         assert!(!page.text().contains(foreign), "{foreign}");
     }
+}
+
+#[tokio::test]
+async fn the_dashboard_is_served_with_all_that_it_loads_or_its_absence_is_explained() {
+    let world = World::of(1).await;
+    let page = world.get("/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    if !tidemark_dashboard::ABSENT.is_empty() {
+        assert!(page.text().contains("built without its dashboard"));
+        return;
+    }
+    assert!(page.head.contains("cache-control: no-cache"), "{}", page.head);
+    for asset in tidemark_dashboard::ASSETS.iter().filter(|asset| asset.is_immutable()) {
+        let file = world.get(&format!("/{}", asset.path)).await;
+        assert_eq!((file.status, file.body.as_slice()), (200, asset.plain), "{}", asset.path);
+        assert!(file.head.contains("immutable"), "{}", file.head);
+    }
+    assert_eq!(world.get("/assets/none.js").await.status, 404);
 }
 
 #[tokio::test]
