@@ -17,6 +17,7 @@ use prost::Message as _;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
@@ -46,6 +47,15 @@ pub struct Usage {
     pub accepting: Result<(), Full>,
 }
 
+/// How far writing has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Blocks written since the journal was opened.
+    pub kept: u64,
+    /// How long the oldest block has waited whose outcome is open; nothing where none is.
+    pub lag: Duration,
+}
+
 /// What callers and the writer's thread share.
 pub(crate) struct Shared {
     pub(crate) config: JournalConfig,
@@ -53,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) room: Room,
     pub(crate) queue: Queue,
+    /// Blocks written since the journal was opened.
+    pub(crate) kept: AtomicU64,
     index: Mutex<Index>,
 }
 
@@ -154,7 +166,8 @@ impl Journal {
         buckets.sort_unstable();
         buckets.dedup();
         let bytes = record_bytes(&block, buckets.len());
-        match self.enqueue(Job { id, buckets, block, bytes, done }) {
+        let queued_at = self.handle.shared.disk.now();
+        match self.enqueue(Job { id, buckets, block, bytes, queued_at, done }) {
             Ok(()) => {}
             Err((done, outcome)) => done(outcome),
         }
@@ -171,7 +184,7 @@ impl Journal {
         }
         self.refresh_room();
         let mut state = shared.queue.lock();
-        let Job { id, buckets, block, bytes, done } = job;
+        let Job { id, buckets, block, bytes, queued_at, done } = job;
         let Err(done) = state.wait_for(&id, done) else { return Ok(()) };
         if state.closing() {
             return Err((done, Err(AppendError::Closed)));
@@ -187,7 +200,7 @@ impl Journal {
             return Err((done, Err(full.into())));
         }
         shared.room.claim(bytes);
-        shared.queue.push(state, Job { id, buckets, block, bytes, done });
+        shared.queue.push(state, Job { id, buckets, block, bytes, queued_at, done });
         Ok(())
     }
 
@@ -267,6 +280,16 @@ impl Journal {
         }
     }
 
+    /// How far writing has come.
+    pub fn progress(&self) -> Progress {
+        let shared = &self.handle.shared;
+        let oldest = shared.queue.lock().oldest();
+        Progress {
+            kept: shared.kept.load(Ordering::Relaxed),
+            lag: oldest.map_or(Duration::ZERO, |at| shared.disk.now().saturating_duration_since(at)),
+        }
+    }
+
     fn refresh_room(&self) {
         let shared = &self.handle.shared;
         let queued = shared.queue.lock().queued_bytes();
@@ -341,7 +364,8 @@ fn read(
     let opened = recovery::recover(&*disk, &config.dir, shards)?;
     let room = Room::new(&config, Arc::clone(&disk), recheck);
     let (queue, index) = (Queue::default(), Mutex::new(opened.index));
-    let shared = Arc::new(Shared { config, shards, disk, room, queue, index });
+    let kept = AtomicU64::new(0);
+    let shared = Arc::new(Shared { config, shards, disk, room, queue, index, kept });
     let writer = Writer::new(Arc::clone(&shared), opened.next_file, lock);
     Ok((shared, writer, opened.recovered))
 }

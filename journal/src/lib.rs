@@ -42,5 +42,5 @@ pub use disk::{Disk, DiskFile};
 pub use driven::Pump;
 pub use error::{AppendError, Full, OpenError, ReadError};
 pub use index::Entry;
-pub use journal::{Done, Journal, Usage};
+pub use journal::{Done, Journal, Progress, Usage};
 pub use recovery::{Cut, Damage, Recovered};

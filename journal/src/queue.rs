@@ -23,6 +23,7 @@ pub(crate) struct Job {
     pub(crate) block: v1::Block,
     /// Of its record.
     pub(crate) bytes: u64,
+    pub(crate) queued_at: Instant,
     pub(crate) done: Done,
 }
 
@@ -39,6 +40,8 @@ pub(crate) struct State {
     queued_bytes: u64,
     /// Blocks whose outcome is open, and who else waits for it.
     open: HashMap<BlockId, Vec<Done>>,
+    /// When the first block was queued of those that the writer has.
+    taken: Option<Instant>,
     closing: bool,
     nudged: bool,
 }
@@ -53,6 +56,11 @@ pub(crate) struct Queue {
 impl State {
     pub(crate) fn queued_bytes(&self) -> u64 {
         self.queued_bytes
+    }
+
+    /// When the oldest block was queued whose outcome is open.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.taken.or_else(|| Some(self.jobs.front()?.queued_at))
     }
 
     pub(crate) fn closing(&self) -> bool {
@@ -72,6 +80,7 @@ impl State {
 
     fn take(&mut self) -> Work {
         self.nudged = false;
+        self.taken = self.oldest();
         Work { jobs: std::mem::take(&mut self.jobs), closing: self.closing }
     }
 }
@@ -134,6 +143,10 @@ impl Queue {
                 state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
                 told.push(done);
                 told.extend(state.open.remove(&id).unwrap_or_default());
+            }
+            // The rest of what is open is queued: the writer has nothing.
+            if state.open.len() == state.jobs.len() {
+                state.taken = None;
             }
         }
         told.into_iter().for_each(|done| done(outcome.clone()));

@@ -10,7 +10,7 @@ mod failures;
 mod journal;
 mod model;
 
-use crate::{AppendError, Done, Journal, JournalConfig, Recovered};
+use crate::{AppendError, Done, Journal, JournalConfig, Progress, Recovered};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;

@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tidemark_rollup::block::BlockId;
 use tidemark_rollup::time::BucketStart;
@@ -187,6 +188,7 @@ impl Writer {
             index.insert(unsettled.id, unsettled.at, &unsettled.buckets);
         }
         drop(index);
+        self.shared.kept.fetch_add(self.unsettled.len() as u64, Ordering::Relaxed);
         if std::mem::take(&mut self.failing) {
             tracing::info!("blocks are journaled again");
         }

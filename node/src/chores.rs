@@ -1,10 +1,12 @@
 //! What a node does besides serving.
 //!
-//! Owns: the tasks that measure, evict, flush, repair, follow others' commits and maintain days; their start and their end.
+//! Owns: the tasks that measure, evict, flush, repair, follow others' commits, maintain days and verify; their start and their
+//! end.
 //! Does not own: what is due (`flush`), what to compact and what to delete (`tidemark-history`).
 
 mod maintain;
 mod memory;
+mod verify;
 
 use crate::admission::Admission;
 use crate::config::NodeConfig;
@@ -62,7 +64,7 @@ impl Chores {
             let (flusher, stop) = (Arc::clone(&flusher), stop.clone());
             async move { flusher.run(stop).await }
         });
-        let others = vec![
+        let mut others = vec![
             tokio::spawn(recover(self.shards.clone(), recovered)),
             tokio::spawn(memory::Memory::of(self).run(stop.clone())),
             tokio::spawn({
@@ -72,6 +74,7 @@ impl Chores {
             tokio::spawn(maintain::Maintainer::of(self).run(stop.clone())),
             tokio::spawn(Arc::clone(&self.repair).run(stop.clone())),
         ];
+        others.extend(verify::Verifying::of(self).map(|verifying| tokio::spawn(verifying.run(stop.clone()))));
         Running { flusher, flushing, others }
     }
 

@@ -76,6 +76,7 @@ impl Flusher {
                 // Most likely others have committed it.
                 self.history.look_for_commits(&late).await;
             }
+            self.metrics.flow().due(&[&ready[..], &late[..]].concat(), now);
             let (ready, late) = (plan(ready, &first), plan(late, &others));
             self.flush_all(ready, &shutdown).await.into_iter().for_each(|bucket| due.flushed(bucket));
             self.flush_all(late, &shutdown).await.into_iter().for_each(|bucket| overdue.flushed(bucket));
@@ -126,7 +127,10 @@ impl Flusher {
                 biased;
                 () = stop.cancelled() => None,
                 flushed = self.flush(bucket, &shards) => match flushed {
-                    Ok(()) => Some(bucket),
+                    Ok(()) => {
+                        self.metrics.flow().done(bucket);
+                        Some(bucket)
+                    }
                     Err(error) => {
                         self.metrics.flush_failed();
                         tracing::warn!(%error, bucket = %bucket.time(), "a bucket could not be flushed; it stays in the journal and is tried again");

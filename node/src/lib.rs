@@ -22,6 +22,7 @@ mod chores;
 pub mod clock;
 mod committed;
 pub mod config;
+mod flow;
 mod flush;
 mod grpc;
 mod history;

@@ -350,7 +350,7 @@ impl Repair {
             blocks_behind: self.behind.load(Ordering::Relaxed),
             journal_blocks: self.parts.journal.usage().blocks as u64,
             oldest_uncommitted_s: buckets.first().map_or(0, |(bucket, ..)| bucket.as_unix_seconds()),
-            ..v1::StatusReply::default()
+            flow: Some(self.meter.flow().to_wire(&self.parts.journal, &self.history.committed())),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use tidemark_proto::v1;
 
 /// The name of a member, unique in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,6 +157,21 @@ impl Member {
             incarnation: Incarnation::default(),
             version: String::new(),
             doubtful: false,
+        }
+    }
+
+    /// The same for others, without how it is doing.
+    pub fn to_wire(&self) -> v1::Member {
+        v1::Member {
+            id: self.id.to_string(),
+            address: self.address.clone(),
+            role: self.role.name().to_owned(),
+            state: self.state.name().to_owned(),
+            zone: self.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+            incarnation: self.incarnation.0,
+            version: self.version.clone(),
+            doubtful: self.doubtful,
+            status: None,
         }
     }
 }

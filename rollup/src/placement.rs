@@ -16,6 +16,7 @@ use crate::member::{Member, MemberState, NodeId, View};
 use crate::sharding::{ShardCount, ShardId};
 use std::collections::BTreeSet;
 use std::fmt;
+use tidemark_proto::v1;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// How many owners a shard has.
@@ -93,6 +94,20 @@ impl Placement {
     /// The nodes, by name.
     pub fn nodes(&self) -> &[Member] {
         &self.nodes
+    }
+
+    /// The same for others.
+    pub fn to_wire(&self) -> v1::PlacementReply {
+        let owners = self
+            .owners
+            .iter()
+            .map(|of| v1::Owners { writers: of.writers.clone(), settled: of.settled as u32 });
+        v1::PlacementReply {
+            shard_count: self.owners.len() as u32,
+            replication: u32::from(self.replication.get()),
+            nodes: self.nodes.iter().map(Member::to_wire).collect(),
+            owners: owners.collect(),
+        }
     }
 
     /// How many owners a shard is to have.

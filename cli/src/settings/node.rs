@@ -17,7 +17,7 @@ use tidemark_node::NodeConfig;
 use tidemark_node::config::{
     DEFAULT_BACKUP_FLUSH, DEFAULT_CHECK_EVERY, DEFAULT_DRAIN_TIMEOUT, DEFAULT_FORWARD_TIMEOUT,
     DEFAULT_IN_FLIGHT_BYTES, DEFAULT_MAX_QUERIES, DEFAULT_MEMORY_BUDGET_BYTES, DEFAULT_PEER_BYTES,
-    DEFAULT_QUERY_TIMEOUT,
+    DEFAULT_QUERY_TIMEOUT, DEFAULT_VERIFY_EVERY,
 };
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::{DEFAULT_ACCEPT_LATE, TimeRules};
@@ -143,6 +143,19 @@ pub(crate) struct NodeSettings {
     #[command(flatten)]
     pub(crate) history: HistorySettings,
 
+    /// Pause between two commits that are verified in the background: counted anew from their raw events; 0s or off: none
+    ///
+    /// A difference is an error in the log, and shows in /metrics and the dashboard. Shorter finds one sooner. A node never spends
+    /// more than about a tenth of one core on it: after a large bucket the pause is longer.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = pause,
+        default_value = text(DEFAULT_VERIFY_EVERY),
+        help_heading = "What is kept"
+    )]
+    pub(crate) verify_every: Duration,
+
     /// Owners that must have an event before it is acknowledged; all that are present have it in any case
     ///
     /// More keeps acknowledged events through worse accidents; while fewer nodes are present, nothing is taken in.
@@ -236,6 +249,7 @@ impl NodeSettings {
             cache_disk_bytes: self.history.cache_disk.0,
             cache_memory_bytes: self.history.cache_memory.0,
             compact_after: self.history.compact_after,
+            verify_every: (!self.verify_every.is_zero()).then_some(self.verify_every),
             retention: self.history.retention.retention(),
             forward_timeout: self.forward_timeout,
             peer_bytes: usize::try_from(self.peer_bytes.0).unwrap_or(usize::MAX),
@@ -279,6 +293,14 @@ impl NodeSettings {
                 }))
             }
         }
+    }
+}
+
+/// Parses a length of time, or `off`.
+fn pause(text: &str) -> Result<Duration, String> {
+    match text {
+        "off" => Ok(Duration::ZERO),
+        text => values::duration(text).map_err(|error| format!("{error}; or off")),
     }
 }
 

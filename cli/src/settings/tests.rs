@@ -10,7 +10,7 @@ use tidemark_node::NodeConfig;
 const EXAMPLE: &str = include_str!("../../../deploy/tidemark.toml");
 
 /// A value that is not the default, for every setting of every serving command, as the file has it and as text.
-const VALUES: [(&str, &str, &str); 43] = [
+const VALUES: [(&str, &str, &str); 44] = [
     ("id", r#""n1""#, "n1"),
     ("listen", r#""127.0.0.1:7200""#, "127.0.0.1:7200"),
     ("zone", r#""rack-7""#, "rack-7"),
@@ -42,6 +42,7 @@ const VALUES: [(&str, &str, &str); 43] = [
     ("cache_disk", r#""5GiB""#, "5GiB"),
     ("cache_memory", r#""6MiB""#, "6MiB"),
     ("compact_after", r#""2h""#, "2h"),
+    ("verify_every", r#""off""#, "off"),
     ("keep_five_minutes", r#""10days""#, "10days"),
     ("keep_raw", r#""20days""#, "20days"),
     ("keep_days", r#""300days""#, "300days"),
@@ -221,4 +222,13 @@ fn measures_and_dimensions_share_one_set_of_names() {
     let settings = node_settings("", &["--dimensions", "views"]);
     let error = settings.node_config(settings.listen).unwrap_err();
     assert!(error.to_string().contains("\"views\" is taken"), "{error}");
+}
+
+#[test]
+fn verifying_can_be_switched_off_by_word_and_by_zero() {
+    for text in ["off", "0s"] {
+        assert_eq!(node_config(&format!("verify_every = \"{text}\""), &[]).verify_every, None, "{text}");
+    }
+    assert_eq!(node_config("", &["--verify-every", "2m"]).verify_every.unwrap().as_secs(), 120);
+    assert!(error("node", "verify_every = \"seldom\"").to_string().contains("or off"));
 }

@@ -94,6 +94,15 @@ impl Verifier {
         Ok(report)
     }
 
+    /// Verifies what one commit has of its bucket, as far as its raw events are kept. Whether it is replaced meanwhile is for the
+    /// caller to see: its objects may be gone then.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub async fn verify_commit(&self, commit: Arc<CommitRecord>) -> Result<Report, VerifyError> {
+        self.commit(commit).await
+    }
+
     async fn day(
         &self,
         history: &History,

@@ -160,3 +160,17 @@ fn salts_are_the_disks() {
 fn append_unheard(journal: &Journal, seq: u64) {
     journal.append(id(1, 2, seq), vec![bucket(1)], block(1, 2, seq, 100), Box::new(|_| {}));
 }
+
+#[test]
+fn a_block_lags_from_when_it_is_queued_until_it_is_told_what_became_of_it() {
+    let (_dir, disk, journal, pump) = driven();
+    assert_eq!(journal.progress(), Progress { kept: 0, lag: Duration::ZERO });
+    let _first = append_later(&journal, 0, &[1], 100);
+    disk.change(|plan| plan.passed += Duration::from_secs(2));
+    let _second = append_later(&journal, 1, &[1], 100);
+    disk.change(|plan| plan.passed += Duration::from_secs(1));
+    let queued = journal.progress();
+    assert!(queued.kept == 0 && (3..4).contains(&queued.lag.as_secs()), "{queued:?}");
+    pump.step();
+    assert_eq!(journal.progress(), Progress { kept: 2, lag: Duration::ZERO });
+}

@@ -69,6 +69,7 @@ impl Memory {
         self.meter.usage(used_bytes, rows, self.admission.in_flight_bytes(), up);
         self.meter.buckets_in_memory(answered.iter().map(|usage| usage.buckets.len()).sum());
         self.meter.journal(&self.parts.journal.usage());
+        self.meter.flow().measure(&self.parts.journal, &self.history.committed());
         // Told here as well: a flush that waits for the store may take as long as the store is away.
         self.meter.unflushed(&self.parts.journal.buckets());
         let cache = self.history.reader.usage();

@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_proto::v1;
-use tidemark_rollup::member::{Member, NodeId, Role};
+use tidemark_rollup::member::{Member, Role};
 use tidemark_rollup::placement::Placement;
 use tidemark_rollup::time::BucketStart;
 use tonic::{Request, Response, Status};
@@ -25,7 +25,7 @@ impl Inner {
         let members = view.members().iter().map(|member| async move {
             let asked = with_status && member.role == Role::Node;
             let status = if asked { self.status_of(member).await } else { None };
-            v1::Member { status, ..to_wire(member) }
+            v1::Member { status, ..member.to_wire() }
         });
         v1::MembersReply {
             members: join_all(members).await,
@@ -82,7 +82,7 @@ impl v1::admin_server::Admin for Services {
         _: Request<v1::PlacementRequest>,
     ) -> Result<Response<v1::PlacementReply>, Status> {
         let owners = Arc::clone(&self.0.router.owners.borrow());
-        Ok(Response::new(placement_to_wire(&owners.placement)))
+        Ok(Response::new(owners.placement.to_wire()))
     }
 
     type WatchPlacementStream = BoxStream<'static, Result<v1::PlacementReply, Status>>;
@@ -94,7 +94,7 @@ impl v1::admin_server::Admin for Services {
         let owners = self.0.router.owners.clone();
         let placements = futures::stream::unfold((owners, None), |(mut owners, told)| async move {
             let placement = next_placement(&mut owners, told.as_ref()).await?;
-            Some((Ok(placement_to_wire(&placement)), (owners, Some(placement))))
+            Some((Ok(placement.to_wire()), (owners, Some(placement))))
         });
         let stopped = self.0.shutdown.clone().cancelled_owned();
         Ok(Response::new(placements.take_until(stopped).boxed()))
@@ -118,34 +118,5 @@ async fn next_placement(
             return Some(placement);
         }
         owners.changed().await.ok()?;
-    }
-}
-
-fn placement_to_wire(placement: &Placement) -> v1::PlacementReply {
-    let position =
-        |id: &NodeId| placement.nodes().iter().position(|node| node.id == *id).unwrap_or_default() as u32;
-    let owners = placement.shards().map(|shard| v1::Owners {
-        writers: placement.writers(shard).map(|node| position(&node.id)).collect(),
-        settled: placement.readers(shard).count() as u32,
-    });
-    v1::PlacementReply {
-        shard_count: placement.shards().count() as u32,
-        replication: u32::from(placement.replication().get()),
-        nodes: placement.nodes().iter().map(to_wire).collect(),
-        owners: owners.collect(),
-    }
-}
-
-fn to_wire(member: &Member) -> v1::Member {
-    v1::Member {
-        id: member.id.to_string(),
-        address: member.address.clone(),
-        role: member.role.name().to_owned(),
-        state: member.state.name().to_owned(),
-        zone: member.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
-        incarnation: member.incarnation.0,
-        version: member.version.clone(),
-        doubtful: member.doubtful,
-        status: None,
     }
 }

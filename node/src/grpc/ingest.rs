@@ -130,7 +130,13 @@ impl v1::ingest_server::Ingest for Services {
         let batches = request.into_inner().take_until(self.0.shutdown.clone().cancelled_owned());
         let acks = batches.map(move |batch| {
             let inner = Arc::clone(&inner);
-            async move { Ok(inner.rows(batch?).await) }
+            async move {
+                let batch = batch?;
+                let events = batch.events.len();
+                let ack = inner.rows(batch).await;
+                inner.metrics.flow().batch(events, &ack);
+                Ok(ack)
+            }
         });
         Ok(Response::new(acks.buffered(BATCHES_PER_STREAM).boxed()))
     }
@@ -146,7 +152,13 @@ impl v1::ingest_server::Ingest for Services {
         let blocks = request.into_inner().take_until(self.0.shutdown.clone().cancelled_owned());
         let acks = blocks.map(move |block| {
             let inner = Arc::clone(&inner);
-            async move { Ok(inner.block(block?).await) }
+            async move {
+                let block = block?;
+                let event_count = block.event_count;
+                let ack = inner.block(block).await;
+                inner.metrics.flow().block(event_count, &ack);
+                Ok(ack)
+            }
         });
         Ok(Response::new(acks.buffer_unordered(BLOCKS_PER_STREAM).boxed()))
     }
