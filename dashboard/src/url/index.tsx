@@ -1,0 +1,83 @@
+// The URL view: one URL's page, with the same numbers as the site's.
+
+import { useMemo } from "preact/hooks";
+import { useLive } from "../live";
+import { overview, tablesOf } from "../now/questions";
+import { figure, useSteady } from "../parts/answer";
+import { Breakdown } from "../parts/breakdown";
+import { Freshness } from "../parts/facts";
+import { Overview } from "../parts/overview";
+import { type ViewProps, Troubles, useTold } from "../parts/troubles";
+import { formatAddress, toggled } from "../state/address";
+import { useMidnight } from "../state/hooks";
+
+const FIGURES = ["active", "recent", "totals", "ended", "series"];
+
+export function UrlView({ address, go, onConnection }: ViewProps) {
+  const { site, url, range, where, measure } = address;
+  const midnight = useMidnight();
+  const questions = useMemo(
+    () => overview({ site, range, measure, where: { ...where, url: [url] } }, midnight, Date.now()),
+    [site, url, range, where, measure, midnight],
+  );
+  const known = useLive(questions, address.every || undefined);
+  useTold(known.connection, onConnection);
+  const { answers, isOld } = useSteady(known, [...FIGURES, ...tablesOf(site)], `${site} ${url}`);
+  const toggle = (dimension: string, value: string) => go({ where: toggled(where, dimension, value) });
+  const back = formatAddress({ ...address, view: "now" });
+  return (
+    <div class={isOld ? "view is-old" : "view"} data-testid="url-view" data-url={url}>
+      <div class="url-head">
+        <h1>{url}</h1>
+        <a
+          class="muted"
+          href={location.pathname + back}
+          onClick={(event) => {
+            event.preventDefault();
+            go({ view: "now" });
+          }}
+        >
+          All of {site === "*" ? "all sites" : site}
+        </a>
+      </div>
+      <Troubles known={known} />
+      <Overview answers={answers} address={address} midnight={midnight} go={go} />
+      <div class="thirds">
+        {tablesOf(site).map((dimension) => (
+          <Breakdown
+            key={dimension}
+            dimension={dimension}
+            measure={measure}
+            answer={answers[dimension]}
+            total={figure(answers["totals"], "views")}
+            chosen={where[dimension] ?? []}
+            onToggle={toggle}
+          />
+        ))}
+      </div>
+      <Freshness facts={answers["totals"]?.facts} />
+    </div>
+  );
+}
+
+/** What stands there until a URL is chosen. */
+export function ChooseUrl({ address, go }: Pick<ViewProps, "address" | "go">) {
+  return (
+    <form
+      class="panel choose"
+      data-testid="url-view"
+      onSubmit={(event) => {
+        event.preventDefault();
+        const url = new FormData(event.currentTarget).get("url");
+        if (typeof url === "string" && url !== "") go({ view: "url", url });
+      }}
+    >
+      <h1>Which URL?</h1>
+      <p class="muted">Type one as it was sent, or choose one of the list in Now.</p>
+      <p class="panel-head">
+        <input class="search" id="search" name="url" placeholder="/ …" aria-label="URL" defaultValue={address.url} autocomplete="off" />
+        <button type="submit" class="button">Show</button>
+      </p>
+    </form>
+  );
+}
