@@ -17,7 +17,7 @@ import { TOP_URLS, allUrls, overview, tablesOf, topUrls } from "./questions";
 import { UrlPanel } from "./url-panel";
 
 /** So many URLs are asked about before those that left the table are let go. */
-const MOST_SHOWN = 3 * TOP_URLS;
+const MOST_SHOWN = 2 * TOP_URLS;
 
 export function NowView({ address, go, onConnection }: ViewProps) {
   const { site, range, where, measure, all, search } = address;

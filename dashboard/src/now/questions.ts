@@ -7,7 +7,7 @@ import type { Address, Conditions } from "../state/address";
 import { RANGES, fromOf } from "../state/ranges";
 
 /** Rows of the table of URLs, and of the other tables. */
-export const TOP_URLS = 12;
+export const TOP_URLS = 18;
 export const TOP_VALUES = 7;
 /** As many as a query gives at most. */
 export const ALL_URLS = 10_000;

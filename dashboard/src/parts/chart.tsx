@@ -8,6 +8,9 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { clock, short, stepLabel } from "./number";
 
+/** Between two lines of the grid: all that is counted here is whole. */
+const WHOLE_STEPS = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
+
 /** One line. */
 export interface Line {
   label: string;
@@ -31,6 +34,8 @@ interface Props {
   height: number;
   format: (value: number | null) => string;
   axis?: (value: number) => string;
+  /** Where the axis ends while there is nothing. */
+  emptyTop?: number;
   /** The caller says what the lines are: only the numbers at the pointer are shown. */
   hasLegend?: boolean;
 }
@@ -77,7 +82,7 @@ export function Chart(props: Props) {
 function Legend({ lines, times, stepSeconds, running, format, hasLegend = true, at }: Props & { at: number | null }) {
   const time = at === null ? undefined : times[at];
   return (
-    <figcaption class="chart-legend">
+    <figcaption class={hasLegend ? "chart-legend" : "chart-legend over"}>
       {(hasLegend || at !== null) && lines.map(({ label, colour, values, faint }) => (
         <span key={label} class="legend-entry">
           <span class={faint ? "legend-line faint" : "legend-line"} style={{ background: `var(${colour})` }} aria-hidden="true" />
@@ -104,7 +109,7 @@ function dataOf({ times, lines, running }: Props): uPlot.AlignedData {
   return [times, ...columns];
 }
 
-function options({ lines, height, stepSeconds, axis = short }: Props, width: number, onPoint: (at: number | null) => void): uPlot.Options {
+function options({ lines, height, stepSeconds, axis = short, emptyTop = 5 }: Props, width: number, onPoint: (at: number | null) => void): uPlot.Options {
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string) => style.getPropertyValue(name).trim();
   const grid = { stroke: colour("--line"), width: 1 };
@@ -116,11 +121,11 @@ function options({ lines, height, stepSeconds, axis = short }: Props, width: num
   return {
     width: Math.max(width, 50),
     height,
-    padding: [8, 8, 0, 0],
+    padding: [8, 18, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
-    scales: { y: { range: (_, __, max) => [0, niceTop(max)] } },
-    axes: [timeAxis, { ...axes, grid, size: 44, gap: 4, space: 36, values: (_, splits) => splits.map((value) => axis(value)) }],
+    scales: { y: { range: (_, __, max) => [0, niceTop(max, emptyTop)] } },
+    axes: [timeAxis, { ...axes, grid, size: 44, gap: 4, space: 36, incrs: WHOLE_STEPS, values: (_, splits) => splits.map((value) => axis(value)) }],
     series: [{}, ...lines.flatMap((line) => strokes(line, colour(line.colour), colour("--panel")))],
     hooks: { setCursor: [(plot) => onPoint(plot.cursor.idx ?? null)] },
   };
@@ -164,6 +169,6 @@ function timeLabel(time: number, apart: number): string {
 }
 
 /** A little more than the largest, and never nothing. */
-function niceTop(max: number | null): number {
-  return max === null || max <= 0 ? 1 : max * 1.08;
+function niceTop(max: number | null, empty: number): number {
+  return max === null || max <= 0 ? empty : max * 1.08;
 }

@@ -23,7 +23,7 @@ export function dimensionTitle(dimension: string, many = false): string {
 
 /** A value, for reading. */
 export function valueName(dimension: string, value: string): string {
-  if (value === "") return dimension === "referrer" ? "(direct)" : "(not said)";
+  if (value === "") return dimension === "referrer" ? "(direct)" : "(unknown)";
   if (dimension === "country" && /^[A-Z]{2}$/.test(value)) {
     try {
       return regions?.of(value) ?? value;

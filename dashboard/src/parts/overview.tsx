@@ -18,7 +18,7 @@ import { Trend } from "./trend";
 const TITLES = { views: "Views", visitors: "Visitors" } as const;
 const PERCENTILES = ["p50", "p95", "p99"] as const;
 const CHART_HEIGHT = 216;
-const LOAD_HEIGHT = 172;
+const LOAD_HEIGHT = 186;
 const TICK_MS = 5_000;
 
 interface Props {
@@ -92,7 +92,7 @@ function Figures({ active, recent, totals, ended, range, now }: Figured) {
             {totals ? exact(figure(totals, measure) ?? 0) : NONE}
           </dd>
           <dd class="figure-more">
-            <Trend now={figure(ended, measure)} then={figure(ended, `versus.${measure}`)} versusLabel={versusLabel} /> over {versusLabel}
+            <Trend now={figure(ended, measure)} then={figure(ended, `versus.${measure}`)} versusLabel={versusLabel} /> vs {versusLabel}
             <span class="hidden"> in {words}</span>
           </dd>
         </div>
@@ -166,7 +166,7 @@ function Lines(props: Timed & Pick<Address, "measure"> & { go: Go }) {
           height={CHART_HEIGHT}
           format={exact}
           lines={[
-            { label: versusLabel, colour: "--then", values: series.then, faint: true },
+            { label: series.then.some((value) => value !== null) ? versusLabel : `${versusLabel}: nothing`, colour: "--then", values: series.then, faint: true },
             { label: TITLES[measure], colour: "--accent", values: series.now, filled: true },
           ]}
         />
@@ -220,6 +220,7 @@ function Load(props: Timed & { totals: Answer | undefined }) {
           height={LOAD_HEIGHT}
           format={duration}
           axis={duration}
+          emptyTop={100}
           hasLegend={false}
           lines={PERCENTILES.map((name, at) => ({
             label: name,

@@ -33,6 +33,8 @@ export function seriesOf(answer: Answer, column: string, start: number, step: nu
     now[position] = number(row[at]) ?? absent;
     if (thenAt >= 0) then[position] = number(row[thenAt]);
   }
+  // Nothing at all then is no line along the bottom.
+  if (then.every((value) => !value)) then.fill(null);
   const times = Array.from({ length: count }, (_, n) => first + n * step);
   const runningAt = times.findIndex((time) => time >= running);
   return { times, now, then, running: runningAt < 0 ? count : runningAt };

@@ -21,7 +21,7 @@ export function useTold(connection: Connection, onConnection: ViewProps["onConne
 
 export function Troubles({ known }: { known: Known }) {
   return (
-    <div>
+    <div class="troubles">
       {known.error !== undefined && (
         <div class="band" data-kind="error" role="alert" data-testid="error">
           <b>This cannot be answered as it is.</b>
