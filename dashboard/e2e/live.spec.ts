@@ -38,7 +38,7 @@ for (const { cadence, query, within } of [
     await world.send([{ url, visitor: "first" }]);
     const dashboard = await Dashboard.open(page, world, query);
     await expect(dashboard.viewsOf(url)).toHaveText("1");
-    await dashboard.recordChanges(dashboard.viewsOf(url));
+    await dashboard.recordViewsOf(url);
 
     const acknowledged: number[] = [];
     for (let probe = 0; probe < PROBES; probe++) {
