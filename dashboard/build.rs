@@ -72,14 +72,12 @@ fn watch(path: &Path) {
 /// # Errors
 /// Why there are no assets.
 fn build(assets: &Path) -> Result<(), String> {
-    let installed = Path::new("node_modules/.package-lock.json");
-    let is_newer = |than: &Path| {
-        Some(fs::metadata(installed).ok()?.modified().ok()? >= fs::metadata(than).ok()?.modified().ok()?)
-    };
-    if is_newer(Path::new("package-lock.json")) != Some(true) {
+    // What was installed last, as its lock file says.
+    let installed = Path::new("node_modules/installed-lock.json");
+    let wanted = fs::read("package-lock.json").map_err(|error| error.to_string())?;
+    if !fs::read(installed).is_ok_and(|what| what == wanted) {
         npm(&["ci", "--no-audit", "--no-fund"], assets)?;
-        // npm leaves the file alone where there was nothing to do.
-        let _ = fs::File::open(installed).and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        fs::write(installed, wanted).map_err(|error| error.to_string())?;
     }
     npm(&["run", "build", "--silent"], assets)
 }

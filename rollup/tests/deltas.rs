@@ -1,7 +1,6 @@
 //! What a shard's buckets held at a mark, and what was counted since, is what they hold now.
 #![allow(clippy::unwrap_used, reason = "what cannot be here is a failed test")]
 
-#[allow(dead_code, reason = "shared with other tests")]
 mod common;
 
 use common::{Plain, batches, now, parse, plain, rows};

@@ -188,7 +188,7 @@ impl Queries {
         let (next, active) = match fresh {
             Some(found) => found,
             None => match self.read_all(&shards, question).await? {
-                ReadAll::Whole(next, active) => (next, active),
+                ReadAll::Whole(next, active) => (*next, active),
                 ReadAll::Part(part) => {
                     return Ok(LivePart { part, version: 0, is_unchanged: false });
                 }
@@ -284,7 +284,7 @@ impl Queries {
         }
         let base = Base { shards: bases, committed };
         let kept = Kept { version: self.live.next_version(), base, all };
-        Ok(ReadAll::Whole(kept, read.active))
+        Ok(ReadAll::Whole(Box::new(kept), read.active))
     }
 }
 
@@ -316,7 +316,7 @@ fn part_of(
 /// Everything, read.
 enum ReadAll {
     /// And how to go on from there.
-    Whole(Kept, Option<Scanned>),
+    Whole(Box<Kept>, Option<Scanned>),
     /// Some of it is missing.
     Part(NodePart),
 }
