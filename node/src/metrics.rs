@@ -180,12 +180,42 @@ impl NodeMetrics {
         registry.register("segment_cache_misses", "Parts of segments that were read", m.cache_misses.clone());
     }
 
-    /// The metrics of one node. Reasons are there from the start, at zero.
+    /// The metrics of one node. All counters are there from the start, at zero: an alert sees the first accident, too.
     pub fn of_node(&self, node: &NodeId) -> NodeMeter {
         let flow = Arc::new(self.flow.of_node(node.as_str()));
         let meter = NodeMeter { metrics: self.clone(), node: node.to_string(), flow };
         Reason::ALL.iter().for_each(|&reason| meter.rejected(reason, 0));
+        let refusals = (1..).map_while(|number| RefusalReason::try_from(number).ok());
+        refusals.for_each(|reason| meter.refused_times(reason, 0));
+        for counter in self.counters() {
+            counter.get_or_create(&meter.label()).inc_by(0);
+        }
         meter
+    }
+
+    fn counters(&self) -> [&Family<NodeLabel, Counter>; 19] {
+        let (m, repair) = (self, &self.repair);
+        [
+            &m.counted,
+            &m.duplicate,
+            &m.forwarded,
+            &m.restarts,
+            &m.quarantined,
+            &m.queries,
+            &m.blocks_lost,
+            &m.commits,
+            &m.committed_rows,
+            &m.committed_blocks,
+            &m.flush_failures,
+            &m.store_failures,
+            &m.replaced_days,
+            &repair.peer_failures,
+            &repair.owners_differed,
+            &repair.given,
+            &repair.taken,
+            &repair.pulled,
+            &repair.handed_over,
+        ]
     }
 }
 
@@ -267,7 +297,11 @@ impl NodeMeter {
     }
 
     pub(crate) fn refused(&self, reason: RefusalReason) {
-        self.metrics.refused.get_or_create(&self.labels(reason.name())).inc();
+        self.refused_times(reason, 1);
+    }
+
+    fn refused_times(&self, reason: RefusalReason, times: u64) {
+        self.metrics.refused.get_or_create(&self.labels(reason.name())).inc_by(times);
     }
 
     pub(crate) fn forwarded(&self, blocks: u64) {

@@ -289,7 +289,7 @@ impl<'a> Cluster<'a> {
         let stage = self.stage("verified", "buckets", lately.verified, |flow| flow.verified_buckets);
         let differing: u64 = self.nodes.iter().map(|(.., flow)| flow.differing_buckets).sum();
         let (lag, who) = self.longest(|flow| flow.oldest_unverified_s).unwrap_or_default();
-        let is_on = self.nodes.iter().any(|(.., flow)| flow.verifies);
+        let is_off = !self.nodes.is_empty() && self.nodes.iter().all(|(.., flow)| !flow.verifies);
         let mut verdicts = Vec::new();
         if differing > 0 {
             let differing = number(differing);
@@ -298,12 +298,12 @@ impl<'a> Cluster<'a> {
         if lag > VERIFY_LAG {
             verdicts.push((Questionable, format!("A commit of {who} has waited for {} to be verified: give verify_every a shorter time, or see whether its raw events can be read.", ago(lag))));
         }
-        let fine = match (stage.count, is_on) {
-            (0, false) => "Verifying in the background is switched off (verify_every): tidemark verify does it when asked.".to_owned(),
-            (0, true) => "No commit was old enough to be verified yet.".to_owned(),
+        let fine = match (stage.count, is_off) {
+            (0, true) => "Verifying in the background is switched off (verify_every): tidemark verify does it when asked.".to_owned(),
+            (0, false) => "No commit was old enough to be verified yet.".to_owned(),
             (count, _) => format!("{} commits were counted anew from raw events, with equal results.", number(count)),
         };
-        judged(stage, is_on.then_some(millis(lag)), verdicts, fine)
+        judged(stage, (!self.nodes.is_empty() && !is_off).then_some(millis(lag)), verdicts, fine)
     }
 }
 
