@@ -14,8 +14,8 @@ const [at = "http://127.0.0.1:8100", to = join(dirname(fileURLToPath(import.meta
 
 /** What is shown, and what has to be there before. */
 const VIEWS = {
-  now: { path: "/?site=demo.example", ready: "main" },
-  url: { path: "/?view=url&site=demo.example&url=/", ready: "main" },
+  now: { path: "/?site=demo.example&range=1h", ready: "[data-testid=facts]" },
+  url: { path: "/?view=url&site=demo.example&url=/news/&range=1h", ready: "[data-testid=facts]" },
   flow: { path: "/?view=flow", ready: ".flow-ring" },
 };
 const SIZES = { wide: { width: 1440, height: 900 }, phone: { width: 390, height: 844 } };

@@ -29,11 +29,11 @@ export class Rates {
   }
 }
 
-/** A line from left to right, the newest at the right; as high as the fastest. */
+/** A line from the oldest to the newest; as high as the fastest. */
 export function RateLine({ rates }: { rates: number[] }) {
   const most = Math.max(...rates, 1e-9);
   const points = rates.map((rate, n) => {
-    const x = WIDTH - (rates.length - 1 - n) * (WIDTH / (KEPT - 1));
+    const x = (n / Math.max(1, rates.length - 1)) * WIDTH;
     return `${x.toFixed(1)},${(HEIGHT - 1 - (rate / most) * (HEIGHT - 2)).toFixed(1)}`;
   });
   return (

@@ -27,7 +27,7 @@ export function Ring({ membership, slots, colour, focus }: Props) {
   const gone = new Set<string | undefined>(nodes.filter((node) => GONE.has(node.state)).map((node) => node.name));
   const label = `${shards.length} shards with ${replication} ${replication === 1 ? "owner" : "owners"} each, ${healing} of them healing`;
   return (
-    <svg class="flow-ring" viewBox="-200 -178 400 356" role="img" aria-label={label}>
+    <svg class="flow-ring" viewBox="-225 -178 450 356" role="img" aria-label={label}>
       <defs>
         {nodes.map((node) => (
           <Hatching key={node.name} colour={node.colour} />
