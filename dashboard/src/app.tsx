@@ -91,6 +91,14 @@ function titleOf({ view, url }: Address): string {
   return view === "url" ? url || "URL" : view === "flow" ? "Flow" : "Now";
 }
 
+/** Goes to the search, which is in Now where the view has none. */
+function search(go: Go): void {
+  const focused = () => document.getElementById("search")?.focus();
+  if (document.getElementById("search")) return focused();
+  go({ view: "now" });
+  requestAnimationFrame(() => requestAnimationFrame(focused));
+}
+
 /** Keys, where nobody is typing. */
 function useKeys(go: Go, onTheme: () => void, onHelp: (isOpen: boolean) => void): void {
   useEffect(() => {
@@ -107,7 +115,7 @@ function useKeys(go: Go, onTheme: () => void, onHelp: (isOpen: boolean) => void)
       else if (key === "?") onHelp(true);
       else if (key === "/") {
         event.preventDefault();
-        document.getElementById("search")?.focus();
+        search(go);
       }
     };
     addEventListener("keydown", pressed);

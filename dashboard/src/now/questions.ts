@@ -54,7 +54,7 @@ export function overview(scope: Scope, midnight: Date, nowMs: number): Record<st
 /** The top URLs, and what stands beside each of those that are shown. */
 export function topUrls(scope: Scope, midnight: Date, nowMs: number, shown: string[]): Record<string, Query> {
   const { site, range, where, measure } = scope;
-  const { granularity, versus } = RANGES[range];
+  const { spark, versus } = RANGES[range];
   const whole = { site, filters: filtersOf(where), from: fromOf(range, midnight), to: "now", groupBy: ["url"] };
   const questions: Record<string, Query> = {
     urls: { ...whole, granularity: "all", measures: ["views", "visitors", "load_ms.p95"], orderBy: measure, limit: TOP_URLS },
@@ -63,7 +63,7 @@ export function topUrls(scope: Scope, midnight: Date, nowMs: number, shown: stri
   const { url: _, ...others } = where;
   const these = { ...whole, filters: [...filtersOf(others), { dimension: "url", in: shown }], limit: shown.length };
   questions["urlActive"] = { ...these, from: "-5m", granularity: "all", measures: ["active"] };
-  questions["urlSteps"] = { ...these, granularity, measures: [measure] };
+  questions["urlSteps"] = { ...these, granularity: spark, measures: [measure] };
   if (hasEnded(range, midnight, nowMs)) {
     questions["urlEnded"] = { ...these, to: LAST_END, granularity: "all", measures: [measure], versus };
   }

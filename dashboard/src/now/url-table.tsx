@@ -93,9 +93,9 @@ function linesOf(answer: Answer | undefined, measure: string, range: Address["ra
     else rowsOf.set(url, [row]);
   }
   const now = Date.now() / 1_000;
-  const step = STEP_SECONDS[RANGES[range].granularity];
+  const step = STEP_SECONDS[RANGES[range].spark];
   for (const [url, rows] of rowsOf) {
-    lines.set(url, seriesOf({ ...answer, rows }, measure, startOf(range, midnight, now), step, 0, now));
+    lines.set(url, seriesOf({ ...answer, rows }, measure, startOf(range, midnight, now, step), step, 0, now));
   }
   return lines;
 }

@@ -11,6 +11,9 @@ import { clock, short, stepLabel } from "./number";
 /** Between two lines of the grid: all that is counted here is whole. */
 const WHOLE_STEPS = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 
+/** With more steps lines are thinner. */
+const DENSE = 100;
+
 /** One line. */
 export interface Line {
   label: string;
@@ -109,13 +112,14 @@ function dataOf({ times, lines, running }: Props): uPlot.AlignedData {
   return [times, ...columns];
 }
 
-function options({ lines, height, stepSeconds, axis = short, emptyTop = 5 }: Props, width: number, onPoint: (at: number | null) => void): uPlot.Options {
+function options({ times, lines, height, stepSeconds, axis = short, emptyTop = 5 }: Props, width: number, onPoint: (at: number | null) => void): uPlot.Options {
   const style = getComputedStyle(document.documentElement);
+  const isDense = times.length > DENSE;
   const colour = (name: string) => style.getPropertyValue(name).trim();
   const grid = { stroke: colour("--line"), width: 1 };
   const font = `11px ${style.getPropertyValue("--font").trim()}`;
   const axes = { stroke: colour("--muted"), font, ticks: { show: false } };
-  const timeAxis: uPlot.Axis = { ...axes, grid: { show: false }, size: 24, gap: 4, space: 72 };
+  const timeAxis: uPlot.Axis = { ...axes, grid: { show: false }, size: 28, gap: 8, space: 72 };
   if (stepSeconds < 86_400) timeAxis.values = (_, splits) => splits.map((time) => timeLabel(time, (splits[1] ?? 0) - (splits[0] ?? 0)));
   else timeAxis.values = [[86_400, "{D} {MMM}", null, null, null, null, null, null, 1]];
   return {
@@ -126,13 +130,13 @@ function options({ lines, height, stepSeconds, axis = short, emptyTop = 5 }: Pro
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: { y: { range: (_, __, max) => [0, niceTop(max, emptyTop)] } },
     axes: [timeAxis, { ...axes, grid, size: 44, gap: 4, space: 36, incrs: WHOLE_STEPS, values: (_, splits) => splits.map((value) => axis(value)) }],
-    series: [{}, ...lines.flatMap((line) => strokes(line, colour(line.colour), colour("--panel")))],
+    series: [{}, ...lines.flatMap((line) => strokes(line, colour(line.colour), colour("--panel"), isDense))],
     hooks: { setCursor: [(plot) => onPoint(plot.cursor.idx ?? null)] },
   };
 }
 
-function strokes({ label, filled, faint }: Line, stroke: string, ground: string): uPlot.Series[] {
-  const width = faint ? 1.25 : 2;
+function strokes({ label, filled, faint }: Line, stroke: string, ground: string, isDense: boolean): uPlot.Series[] {
+  const width = faint ? 1.25 : isDense ? 1.5 : 2;
   const ended: uPlot.Series = { label, stroke, width, points: { show: false, size: 4, fill: stroke, filter: isolated } };
   if (filled) ended.fill = `color-mix(in srgb, ${stroke} 12%, transparent)`;
   const size = faint ? 5 : 8;

@@ -92,12 +92,22 @@ function Figures({ active, recent, totals, ended, range, now }: Figured) {
             {totals ? exact(figure(totals, measure) ?? 0) : NONE}
           </dd>
           <dd class="figure-more">
-            <Trend now={figure(ended, measure)} then={figure(ended, `versus.${measure}`)} versusLabel={versusLabel} /> vs {versusLabel}
+            <Change answer={ended} measure={measure} versusLabel={versusLabel} />
             <span class="hidden"> in {words}</span>
           </dd>
         </div>
       ))}
     </dl>
+  );
+}
+
+function Change({ answer, measure, versusLabel }: { answer: Answer | undefined; measure: string; versusLabel: string }) {
+  const then = figure(answer, `versus.${measure}`);
+  if (!then) return <>{answer ? `none ${versusLabel}` : NONE}</>;
+  return (
+    <>
+      <Trend now={figure(answer, measure)} then={then} versusLabel={versusLabel} /> vs {versusLabel}
+    </>
   );
 }
 
@@ -127,7 +137,7 @@ function useSeries({ answer, range, midnight, now }: Timed, columns: readonly st
   return useMemo(() => {
     if (!answer) return [];
     const step = STEP_SECONDS[RANGES[range].granularity];
-    return columns.map((column) => seriesOf(answer, column, startOf(range, midnight, now), step, absent, now));
+    return columns.map((column) => seriesOf(answer, column, startOf(range, midnight, now, step), step, absent, now));
   }, [answer, range, midnight, now, columns.join()]);
 }
 
@@ -140,7 +150,8 @@ function Lines(props: Timed & Pick<Address, "measure"> & { go: Go }) {
     <section class="panel" aria-label={`${TITLES[measure]} over time`}>
       <div class="panel-head">
         <h2>
-          {TITLES[measure]}, {words}
+          <span class="wide-only">{TITLES[measure]}, </span>
+          {words}
         </h2>
         <span role="group" aria-label="Measure">
           {MEASURES.map((name) => (

@@ -4,8 +4,22 @@ const WIDTH = 112;
 const HEIGHT = 24;
 const EDGE = 2;
 
+/** More points than that are but noise so small. */
+const MOST_POINTS = 60;
+
+/** Several steps in one, where there are many. What still runs is left out then: it is less than a whole one. */
+function thinned({ values, running }: { values: (number | null)[]; running: number }): { values: (number | null)[]; running: number } {
+  if (values.length <= MOST_POINTS) return { values, running };
+  const together = Math.ceil(running / MOST_POINTS);
+  const count = Math.floor(running / together);
+  const first = running - count * together;
+  const sum = (from: number) => values.slice(from, from + together).reduce<number>((sum, value) => sum + (value ?? 0), 0);
+  return { values: Array.from({ length: count }, (_, n) => sum(first + n * together)), running: count };
+}
+
 /** The values up to the running step, and from there on dashed. */
-export function Spark({ values, running, label }: { values: (number | null)[]; running: number; label: string }) {
+export function Spark({ label, ...all }: { values: (number | null)[]; running: number; label: string }) {
+  const { values, running } = thinned(all);
   const top = Math.max(1, ...values.map((value) => value ?? 0));
   const apart = values.length > 1 ? WIDTH / (values.length - 1) : 0;
   const point = (value: number | null, at: number) =>
