@@ -26,7 +26,7 @@ export function Bar({ address, site, sites, go, theme, onTheme, onHelp, connecti
     <header class="bar">
       <div class="bar-inner">
         <span class="brand">
-          <Mark /> Tidemark
+          <Mark /> <span class="brand-name">Tidemark</span>
         </span>
         <nav class="tabs" aria-label="Views">
           {VIEWS.map((view, at) => (

@@ -39,22 +39,22 @@ interface Props {
   axis?: (value: number) => string;
   /** Where the axis ends while there is nothing. */
   emptyTop?: number;
-  /** The caller says what the lines are: only the numbers at the pointer are shown. */
-  hasLegend?: boolean;
+  /** Told where the pointer is, by the position of the step: then the caller says what the lines are, and their numbers. */
+  onPoint?: (at: number | null) => void;
 }
 
 export function Chart(props: Props) {
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
   const [at, setAt] = useState<number | null>(null);
-  const theme = document.documentElement.dataset["theme"];
+  const theme = useThemeName();
   const { lines, height, stepSeconds } = props;
   const look = [theme, height, stepSeconds, ...lines.map(({ label, colour }) => label + colour)].join();
   // Formats are the same for the same look.
   useEffect(() => {
     const element = place.current;
     if (!element) return;
-    const drawn = new uPlot(options(props, element.clientWidth, setAt), dataOf(props), element);
+    const drawn = new uPlot(options(props, element.clientWidth, props.onPoint ?? setAt), dataOf(props), element);
     plot.current = drawn;
     const resized = new ResizeObserver(() => {
       if (element.clientWidth > 0) drawn.setSize({ width: element.clientWidth, height });
@@ -75,18 +75,29 @@ export function Chart(props: Props) {
   });
   return (
     <figure class="chart">
-      <Legend {...props} at={at} />
+      {!props.onPoint && <Legend {...props} at={at} />}
       <div ref={place} class="chart-plot" role="img" aria-label={props.label} style={{ height: `${height}px` }} />
     </figure>
   );
 }
 
+/** The theme's name: its colours are painted, not styled. */
+function useThemeName(): string | undefined {
+  const [theme, setTheme] = useState(document.documentElement.dataset["theme"]);
+  useEffect(() => {
+    const watched = new MutationObserver(() => setTheme(document.documentElement.dataset["theme"]));
+    watched.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    return () => watched.disconnect();
+  }, []);
+  return theme;
+}
+
 /** What the lines are, and their numbers where the pointer is. */
-function Legend({ lines, times, stepSeconds, running, format, hasLegend = true, at }: Props & { at: number | null }) {
+function Legend({ lines, times, stepSeconds, running, format, at }: Props & { at: number | null }) {
   const time = at === null ? undefined : times[at];
   return (
-    <figcaption class={hasLegend ? "chart-legend" : "chart-legend over"}>
-      {(hasLegend || at !== null) && lines.map(({ label, colour, values, faint }) => (
+    <figcaption class="chart-legend">
+      {lines.map(({ label, colour, values, faint }) => (
         <span key={label} class="legend-entry">
           <span class={faint ? "legend-line faint" : "legend-line"} style={{ background: `var(${colour})` }} aria-hidden="true" />
           {label}

@@ -203,22 +203,26 @@ function Load(props: Timed & { totals: Answer | undefined }) {
   const series = useSeries(props, columns, null);
   const step = STEP_SECONDS[RANGES[range].granularity];
   const [first] = series;
+  const [at, setAt] = useState<number | null>(null);
+  const time = at === null ? undefined : first?.times[at];
   const values = columns.map((column) => figure(totals, column));
   const inWords = PERCENTILES.map((name, at) => `${name} ${duration(values[at])}`).join(", ");
   return (
     <section class="panel" aria-label="Load time">
       <div class="panel-head">
-        <h2>Load time</h2>
+        <h2>Load time{time !== undefined && <span class="muted">, {stepLabel(time, step)}</span>}</h2>
         <Export name="Load time" rows={() => entries(answer).map((row) => only(row, ["time", ...columns]))} />
       </div>
       <dl class="percentiles">
-        {PERCENTILES.map((name, at) => (
+        {PERCENTILES.map((name, of) => (
           <div key={name}>
             <dt>
               <span class="legend-line" style={{ background: `var(--${name})` }} aria-hidden="true" />
               {name}
             </dt>
-            <dd data-testid={`load-${name}`} title={errorOf(totals?.facts, "load_ms")}>{duration(values[at])}</dd>
+            <dd data-testid={`load-${name}`} title={errorOf(totals?.facts, "load_ms")}>
+              {duration(at === null || time === undefined ? values[of] : series[of]?.now[at])}
+            </dd>
           </div>
         ))}
       </dl>
@@ -232,7 +236,7 @@ function Load(props: Timed & { totals: Answer | undefined }) {
           format={duration}
           axis={duration}
           emptyTop={100}
-          hasLegend={false}
+          onPoint={setAt}
           lines={PERCENTILES.map((name, at) => ({
             label: name,
             colour: `--${name}`,

@@ -16,7 +16,10 @@ export interface Series {
   running: number;
 }
 
-/** The column over the steps from `start` to now. A step of which nothing came counts `absent`. */
+/**
+ * The column over the steps from `start` to now. A step without a row counts `absent`, now and then: it had no events. Then, there is
+ * no such number for a step that still runs.
+ */
 export function seriesOf(answer: Answer, column: string, start: number, step: number, absent: 0 | null, nowSeconds: number): Series {
   const { columns, rows, facts } = answer;
   const [timeAt, at, thenAt] = ["time", column, `versus.${column}`].map((name) => columns.indexOf(name)) as [number, number, number];
@@ -25,8 +28,11 @@ export function seriesOf(answer: Answer, column: string, start: number, step: nu
   const end = Math.max(last, Number.isNaN(running) ? Math.floor(nowSeconds / step) * step : running);
   const count = Math.min(MOST_STEPS, Math.max(1, Math.round((end - start) / step) + 1));
   const first = end - (count - 1) * step;
+  const times = Array.from({ length: count }, (_, n) => first + n * step);
+  const found = times.findIndex((time) => time >= running);
+  const runningAt = found < 0 ? count : found;
   const now = new Array<number | null>(count).fill(absent);
-  const then = new Array<number | null>(count).fill(null);
+  const then = times.map((_, at): number | null => (at < runningAt ? absent : null));
   for (const row of rows) {
     const position = Math.round((seconds(row[timeAt]) - first) / step);
     if (position < 0 || position >= count) continue;
@@ -35,7 +41,5 @@ export function seriesOf(answer: Answer, column: string, start: number, step: nu
   }
   // Nothing at all then is no line along the bottom.
   if (then.every((value) => !value)) then.fill(null);
-  const times = Array.from({ length: count }, (_, n) => first + n * step);
-  const runningAt = times.findIndex((time) => time >= running);
-  return { times, now, then, running: runningAt < 0 ? count : runningAt };
+  return { times, now, then, running: runningAt };
 }
