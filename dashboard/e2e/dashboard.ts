@@ -1,5 +1,8 @@
 // The dashboard as tests see it: where things are on the page.
+//
+// With TIDEMARK_E2E_ASSETS, the folder of a `vite build`, that is tested in place of what the program has built in.
 
+import { join } from "node:path";
 import { type Locator, type Page, expect } from "@playwright/test";
 import { SITE, type World } from "./world";
 
@@ -18,6 +21,14 @@ export interface Change {
   at: number;
 }
 
+const ASSETS = process.env["TIDEMARK_E2E_ASSETS"];
+const IS_ASSET = ({ pathname }: URL) => pathname === "/" || pathname.startsWith("/assets/");
+
+function assetOf(url: string): string {
+  const { pathname } = new URL(url);
+  return join(ASSETS ?? "", pathname === "/" ? "index.html" : pathname);
+}
+
 /** More presses of Tab than that lead nowhere. */
 const MOST_TABS = 150;
 
@@ -29,6 +40,7 @@ export class Dashboard {
 
   /** Opens a view; the URL view is of `/page/1`. */
   static async open(page: Page, world: World, query = "", view: View = "now"): Promise<Dashboard> {
+    if (ASSETS !== undefined) await page.route(IS_ASSET, (route) => route.fulfill({ path: assetOf(route.request().url()) }));
     const url = view === "url" ? "&url=/page/1" : "";
     await page.goto(world.url(`/?site=${SITE}&view=${view}${url}${query}`));
     return new Dashboard(page, view);
