@@ -4,17 +4,21 @@
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { type Answer, useLive } from "../live";
-import { entries, text, useSteady } from "../parts/answer";
+import { entries, figure, text } from "../parts/answer";
 import { Breakdown } from "../parts/breakdown";
 import { Freshness } from "../parts/facts";
-import { figure } from "../parts/answer";
 import { Overview } from "../parts/overview";
+import { useKept, useSteady } from "../parts/steady";
 import { type ViewProps, Troubles, useTold } from "../parts/troubles";
 import { toggled } from "../state/address";
 import { useMidnight } from "../state/hooks";
 import { RANGES } from "../state/ranges";
 import { TOP_URLS, allUrls, overview, tablesOf, topUrls } from "./questions";
 import { UrlPanel } from "./url-panel";
+
+/** Answers of the table of URLs, and what stands beside each. */
+const LISTS = ["urls", "allUrls"] as const;
+const BESIDE = ["urlActive", "urlSteps", "urlEnded"] as const;
 
 /** So many URLs are asked about before those that left the table are let go. */
 const MOST_SHOWN = 2 * TOP_URLS;
@@ -23,27 +27,30 @@ export function NowView({ address, go, onConnection }: ViewProps) {
   const { site, range, where, measure, all, search } = address;
   const midnight = useMidnight();
   const [shown, setShown] = useState<string[]>([]);
-  const questions = useMemo(() => {
-    const now = Date.now();
-    const urls = all ? { allUrls: allUrls(address, midnight, search) } : topUrls(address, midnight, now, shown);
-    return { ...overview(address, midnight, now), ...urls };
-  }, [site, range, where, measure, all, search, midnight, shown]);
-  const known = useLive(questions, address.every || undefined);
+  const whole = useMemo(() => overview(address, midnight, Date.now()), [site, range, where, measure, midnight]);
+  const listed = useMemo(
+    () => (all ? { allUrls: allUrls(address, midnight, search) } : topUrls(address, midnight, Date.now(), shown)),
+    [site, range, where, measure, all, search, midnight, shown],
+  );
+  const known = useLive({ ...whole, ...listed }, address.every || undefined);
   useTold(known.connection, onConnection);
   useEffect(() => setShown((before) => withNew(before, known.answers["urls"])), [known.answers["urls"]]);
-  const { answers, isOld } = useSteady(known, NAMES(site), site);
+  const { answers, reading, isOld } = useSteady(known, Object.keys(whole), address, site);
+  const lists = useKept(known, LISTS, site);
+  const beside = useKept(known, BESIDE, `${site} ${range} ${measure}`);
+  const read = { ...address, ...reading };
 
   const toggle = (dimension: string, value: string) => go({ where: toggled(where, dimension, value) });
   const total = figure(answers["totals"], "views");
   const urls = useMemo(
-    () => <UrlPanel answers={answers} address={address} midnight={midnight} go={go} />,
-    [...["urls", "urlActive", "urlSteps", "urlEnded", "allUrls"].map((name) => answers[name]), address, midnight, go],
+    () => <UrlPanel answers={{ ...lists, ...beside }} address={read} midnight={midnight} go={go} />,
+    [...LISTS.map((name) => lists[name]), ...BESIDE.map((name) => beside[name]), address, reading.range, reading.measure, midnight, go],
   );
   return (
     <div class={isOld ? "view is-old" : "view"} data-testid="now-view" data-range={RANGES[range].label}>
       <h1 class="hidden">{site === "*" ? "All sites" : site} right now</h1>
       <Troubles known={known} />
-      <Overview answers={answers} address={address} midnight={midnight} go={go} />
+      <Overview answers={answers} address={read} midnight={midnight} go={go} />
       <div class="tables">
         {urls}
         <div class="side">
@@ -51,7 +58,7 @@ export function NowView({ address, go, onConnection }: ViewProps) {
             <Breakdown
               key={dimension}
               dimension={dimension}
-              measure={measure}
+              measure={reading.measure}
               answer={answers[dimension]}
               total={total}
               chosen={where[dimension] ?? []}
@@ -64,11 +71,6 @@ export function NowView({ address, go, onConnection }: ViewProps) {
     </div>
   );
 }
-
-const NAMES = (site: string) => [
-  ...["active", "recent", "totals", "ended", "series", "urls", "urlActive", "urlSteps", "urlEnded", "allUrls"],
-  ...tablesOf(site),
-];
 
 /** The URLs to ask more about. Those that left stay a while: each other set is another question. */
 function withNew(before: string[], answer: Answer | undefined): string[] {

@@ -1,7 +1,6 @@
 // Reading answers: columns by name, cells as what they are.
 
-import { useRef } from "preact/hooks";
-import type { Answer, Cell, Known } from "../live";
+import type { Answer, Cell } from "../live";
 
 /** A number, or that there is none. */
 export function number(cell: Cell | undefined): number | null {
@@ -40,17 +39,3 @@ export function trend(now: number | null, then: number | null): number | null {
   return now === null || then === null || then === 0 ? null : now / then - 1;
 }
 
-/** Answers that stay until their successors are there: what is on the screen does not blink when a filter is set. */
-export function useSteady(known: Known, names: string[], key: string): { answers: Known["answers"]; isOld: boolean } {
-  const kept = useRef<{ key: string; answers: Known["answers"] }>({ key, answers: {} });
-  if (kept.current.key !== key) kept.current = { key, answers: {} };
-  let isOld = false;
-  const answers: Known["answers"] = {};
-  for (const name of names) {
-    const answer = known.answers[name];
-    if (answer) kept.current.answers[name] = answer;
-    else isOld ||= kept.current.answers[name] !== undefined;
-    answers[name] = answer ?? kept.current.answers[name];
-  }
-  return { answers, isOld };
-}

@@ -3,15 +3,14 @@
 import { useMemo } from "preact/hooks";
 import { useLive } from "../live";
 import { overview, tablesOf } from "../now/questions";
-import { figure, useSteady } from "../parts/answer";
+import { figure } from "../parts/answer";
 import { Breakdown } from "../parts/breakdown";
 import { Freshness } from "../parts/facts";
 import { Overview } from "../parts/overview";
+import { useSteady } from "../parts/steady";
 import { type ViewProps, Troubles, useTold } from "../parts/troubles";
 import { formatAddress, toggled } from "../state/address";
 import { useMidnight } from "../state/hooks";
-
-const FIGURES = ["active", "recent", "totals", "ended", "series"];
 
 export function UrlView({ address, go, onConnection }: ViewProps) {
   const { site, url, range, where, measure } = address;
@@ -22,7 +21,7 @@ export function UrlView({ address, go, onConnection }: ViewProps) {
   );
   const known = useLive(questions, address.every || undefined);
   useTold(known.connection, onConnection);
-  const { answers, isOld } = useSteady(known, [...FIGURES, ...tablesOf(site)], `${site} ${url}`);
+  const { answers, reading, isOld } = useSteady(known, Object.keys(questions), address, `${site} ${url}`);
   const toggle = (dimension: string, value: string) => go({ where: toggled(where, dimension, value) });
   const back = formatAddress({ ...address, view: "now" });
   return (
@@ -41,13 +40,13 @@ export function UrlView({ address, go, onConnection }: ViewProps) {
         </a>
       </div>
       <Troubles known={known} />
-      <Overview answers={answers} address={address} midnight={midnight} go={go} />
+      <Overview answers={answers} address={{ ...address, ...reading }} midnight={midnight} go={go} />
       <div class="thirds">
         {tablesOf(site).map((dimension) => (
           <Breakdown
             key={dimension}
             dimension={dimension}
-            measure={measure}
+            measure={reading.measure}
             answer={answers[dimension]}
             total={figure(answers["totals"], "views")}
             chosen={where[dimension] ?? []}
