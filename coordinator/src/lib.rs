@@ -33,6 +33,7 @@ pub mod config;
 pub mod metrics;
 
 mod describe;
+mod csv;
 mod error;
 mod events;
 mod fanout;
@@ -52,6 +53,7 @@ mod subscriptions;
 mod tests;
 
 pub use config::{ConfigError, CoordinatorConfig};
+pub use csv::answer_to_csv;
 pub use json::{answer_to_json, change_to_json};
 pub use metrics::CoordinatorMetrics;
 

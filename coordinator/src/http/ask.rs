@@ -1,16 +1,18 @@
 //! `/v1/query`.
 //!
-//! Owns: reading a question from a JSON body or from query parameters, and writing the answer.
+//! Owns: reading a question from a JSON body or from query parameters, and writing the answer: as JSON, or as CSV for who asks for
+//! `Accept: text/csv`.
 //! Does not own: what a question may ask (`tidemark_rollup::query`), the answer's form (`json`).
 
 use super::params::{self, Pairs};
 use super::{App, read_body, slow_body};
+use crate::csv::answer_to_csv;
 use crate::error::ApiError;
 use crate::json::AnswerJson;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::Uri;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use tidemark_proto::v1;
@@ -18,9 +20,13 @@ use tidemark_shell::work;
 use tokio::time::timeout_at;
 use tonic::Code;
 
-pub(super) async fn post(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn post(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
     let question = read_question(&app, body).await?;
-    answer(&app, &question).await
+    answer(&app, &question, &headers).await
 }
 
 /// Reads the body and forgets it again, so that only so many are held as there are places.
@@ -30,18 +36,40 @@ async fn read_question(app: &App, body: Body) -> Result<v1::Query, ApiError> {
     read(&read_body(body, deadline).await?)
 }
 
-pub(super) async fn get(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
     let question = params::question(Pairs::of(&uri)?)?;
-    answer(&app, &question).await
+    answer(&app, &question, &headers).await
 }
 
-async fn answer(app: &App, question: &v1::Query) -> Result<Response, ApiError> {
+async fn answer(app: &App, question: &v1::Query, headers: &HeaderMap) -> Result<Response, ApiError> {
     let answer = app.queries.ask(question, None).await?;
+    if accepts_csv(headers) {
+        let complete = answer.facts.as_ref().is_some_and(|facts| facts.complete);
+        let csv = work::run(move || answer_to_csv(&answer)).await;
+        let head = [
+            (CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8; header=present")),
+            (COMPLETE, HeaderValue::from_static(if complete { "true" } else { "false" })),
+        ];
+        return Ok((head, csv).into_response());
+    }
     // Off the runtime's threads: an answer can have a million values.
     match work::run(move || serde_json::to_vec(&AnswerJson(&answer))).await {
         Ok(json) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),
         Err(_) => Err(ApiError::of(Code::Internal, "the answer cannot be written as JSON", None)),
     }
+}
+
+/// Beside CSV, which has no place for facts: whether the answer is complete.
+const COMPLETE: HeaderName = HeaderName::from_static("x-tidemark-complete");
+
+/// Whether the caller would rather have CSV than JSON: it names that alone, or first.
+fn accepts_csv(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
+    accepted.trim_start().starts_with("text/csv")
 }
 
 /// Reads a question in JSON. An error names the field, and the position in the body.

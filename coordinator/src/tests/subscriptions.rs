@@ -368,3 +368,19 @@ proptest! {
         run(follows(feeds, limit, with_time));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_accepts_csv_gets_it_and_is_told_beside_it_whether_it_is_complete() {
+    let still = Still::of(2).await;
+    still.feed(views([1, 1, 2]));
+    let path = "/v1/query?site=s.de&groupBy=url";
+    for (mood, complete) in [(Mood::Well, "true"), (Mood::Fails(Status::internal("broken")), "false")] {
+        still.nodes.iter().for_each(|node| node.set_mood(mood.clone()));
+        let reply = still.get(path, &[("accept", "text/csv")]).await;
+        assert_eq!(reply.headers()["x-tidemark-complete"], complete);
+        assert!(reply.headers()["content-type"].to_str().unwrap().starts_with("text/csv"));
+        let body = axum::body::to_bytes(reply.into_body(), usize::MAX).await.unwrap();
+        let rows = if complete == "true" { "/1,2\r\n/2,1\r\n" } else { "" };
+        assert_eq!(body, format!("url,views\r\n{rows}"));
+    }
+}
