@@ -46,6 +46,17 @@ test("a click on a referrer or country filters by it, and the address bar keeps 
   await expect(dashboard.viewsOf("/b")).toHaveCount(0);
 });
 
+test("a URL is filtered by, and its chip takes the filter away", async ({ page }) => {
+  const dashboard = await Dashboard.open(page, world);
+  await expect(dashboard.total()).toHaveText("9");
+  await page.getByRole("button", { name: "Filter by /b" }).click();
+  await expect(page).toHaveURL(/where\.url=\/b/);
+  await expect(dashboard.total()).toHaveText("3");
+  await dashboard.chip("/b").click();
+  await expect(dashboard.chip("/b")).toHaveCount(0);
+  await expect(dashboard.total()).toHaveText("9");
+});
+
 test("a URL has a page of its own, and Back returns", async ({ page }) => {
   const dashboard = await Dashboard.open(page, world);
   await dashboard.mark();
