@@ -21,19 +21,22 @@ const CONNECTING: Connection = { state: "connecting" };
 export function App() {
   const [address, go] = useAddress();
   const [theme, toggleTheme] = useTheme();
-  const { sites, asked } = useSites();
-  const [connection, setConnection] = useState<Connection>(CONNECTING);
+  const { sites, isAway, ask } = useSites();
+  const [streamed, setConnection] = useState<Connection>(CONNECTING);
   const [isHelping, setHelping] = useState(false);
   const site = address.site || sites?.[0] || "";
   useKeys(go, toggleTheme, setHelping);
   useEffect(() => setConnection(CONNECTING), [address.view]);
   // A coordinator that is back may know of other sites.
   useEffect(() => {
-    if (connection.state === "connected") asked();
-  }, [connection.state]);
+    if (streamed.state === "connected") ask();
+  }, [streamed.state]);
   useEffect(() => {
     document.title = `${titleOf(address)}${site === "" || site === "*" ? "" : ` · ${site}`} · Tidemark`;
   }, [address.view, address.url, site]);
+  // Where no view has a stream.
+  const polled: Connection = { state: isAway ? "lost" : sites ? "connected" : "connecting" };
+  const connection = hasStream(address, site, sites) ? streamed : polled;
   const toggle = (dimension: string, value: string) => go({ where: toggled(address.where, dimension, value) });
   return (
     <>
@@ -58,6 +61,12 @@ export function App() {
       <Help isOpen={isHelping} onClose={() => setHelping(false)} />
     </>
   );
+}
+
+/** Whether the view that is shown has a stream of its own. */
+function hasStream({ view, url }: Address, site: string, sites: string[] | undefined): boolean {
+  if (view === "flow") return true;
+  return sites?.length !== 0 && site !== "" && (view === "now" || url !== "");
 }
 
 interface Shown {

@@ -78,9 +78,19 @@ export function useMidnight(): Date {
 const EMPTY_POLL_MS = 2_000;
 const SITES_POLL_MS = 60_000;
 
-/** The sites there are; undefined until that is known. Asked often while there are none. */
-export function useSites(): { sites: string[] | undefined; asked: () => void } {
+export interface Sites {
+  /** Undefined until that is known. */
+  sites: string[] | undefined;
+  /** The last time, nobody answered. */
+  isAway: boolean;
+  /** Asks again, now. */
+  ask: () => void;
+}
+
+/** The sites there are. Asked often while there are none. */
+export function useSites(): Sites {
   const [sites, setSites] = useState<string[]>();
+  const [isAway, setAway] = useState(false);
   const [turn, setTurn] = useState(0);
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout>;
@@ -89,11 +99,13 @@ export function useSites(): { sites: string[] | undefined; asked: () => void } {
       let pause = EMPTY_POLL_MS;
       try {
         const reply = await client.sites({}, { signal: stop.signal });
+        setAway(false);
         // Where nodes are missing, an empty list says nothing.
         if (reply.complete || reply.sites.length > 0) setSites((before) => (same(before, reply.sites) ? before : reply.sites));
         if (reply.sites.length > 0) pause = SITES_POLL_MS;
       } catch {
-        // Asked again; that the coordinator is away is said elsewhere.
+        // Asked again.
+        if (!stop.signal.aborted) setAway(true);
       }
       if (!stop.signal.aborted) timer = setTimeout(ask, pause);
     };
@@ -103,8 +115,8 @@ export function useSites(): { sites: string[] | undefined; asked: () => void } {
       clearTimeout(timer);
     };
   }, [turn]);
-  const asked = useCallback(() => setTurn((turn) => turn + 1), []);
-  return { sites, asked };
+  const again = useCallback(() => setTurn((turn) => turn + 1), []);
+  return { sites, isAway, ask: again };
 }
 
 function same(a: string[] | undefined, b: string[]): boolean {
