@@ -1,7 +1,7 @@
 //! The Rust client.
 //!
 //! Owns: a producer that turns events into blocks, brings each to an owner of its shard, keeps on disk what it cannot bring, and
-//! tells what became of every event; and queries.
+//! tells what became of every event; queries, and subscriptions.
 //! Does not own: where events come from, and what they mean.
 //!
 //! ```text
@@ -27,6 +27,7 @@ mod routes;
 mod seal;
 mod sequence;
 mod spool;
+mod subscription;
 mod ticket;
 mod totals;
 mod watch;
@@ -38,6 +39,7 @@ pub use error::{ClientError, SendError, SpoolError};
 pub use producer::Producer;
 pub use queries::QueryClient;
 pub use spool::SpoolFound;
+pub use subscription::{Event, Subscription};
 pub use ticket::{Outcome, Ticket, Undelivered, Why};
 pub use tidemark_journal::{Damage, SyncPolicy};
 pub use totals::Totals;

@@ -1,6 +1,6 @@
 //! Questions to a coordinator.
 //!
-//! Owns: the connection to it.
+//! Owns: the connection to it, which subscriptions make likewise.
 //! Does not own: what an answer means.
 
 use crate::error::{ClientError, root_cause};
@@ -47,23 +47,25 @@ impl QueryClient {
     }
 }
 
-async fn connect(address: &str) -> Result<Channel, ClientError> {
+pub(crate) async fn connect(address: &str) -> Result<Channel, ClientError> {
+    endpoint(address)?.connect().await.map_err(|error| ClientError::Unreachable {
+        address: address.to_owned(),
+        message: root_cause(&error),
+    })
+}
+
+/// How to connect to `address`, or that it is none.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, ClientError> {
     let bad_address = || ClientError::Address { address: address.to_owned() };
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| bad_address())?;
     if !address.starts_with("http://") || endpoint.uri().host().is_none() {
         return Err(bad_address());
     }
-    endpoint
+    Ok(endpoint
         .connect_timeout(Duration::from_secs(3))
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))
         .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
-        .connect()
-        .await
-        .map_err(|error| ClientError::Unreachable {
-            address: address.to_owned(),
-            message: root_cause(&error),
-        })
+        .initial_connection_window_size(16 << 20))
 }
