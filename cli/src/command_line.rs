@@ -11,6 +11,7 @@ use crate::history::segments::SegmentsOptions;
 use crate::history::verify::VerifyOptions;
 use crate::members::NodeOptions;
 use crate::query::QueryOptions;
+use crate::watch::WatchOptions;
 use crate::replay::ReplayCommand;
 use crate::settings::coordinator::CoordinatorSettings;
 use crate::settings::file;
@@ -65,6 +66,9 @@ pub(crate) enum Command {
     Coordinator(CoordinatorSettings),
     /// Ask a question and print the answer
     Query(QueryOptions),
+
+    /// Keep a question open: a live table of its answer
+    Watch(WatchOptions),
     /// Send the hits of access logs as events
     Replay(ReplayCommand),
     /// Print the members of a cluster: what each is about to do, what it owns, and how far it is behind

@@ -16,6 +16,7 @@ mod serve;
 mod settings;
 mod show;
 mod shutdown;
+mod watch;
 
 use command_line::{Command, CommandLine};
 use mimalloc::MiMalloc;
@@ -60,6 +61,7 @@ async fn run(line: CommandLine) -> anyhow::Result<()> {
             serve::run_coordinator(&settings, shutdown::on_signal()?).await
         }
         Command::Query(options) => query::run(&options).await,
+        Command::Watch(options) => watch::run(&options).await,
         Command::Replay(options) => replay::run(&options).await,
         Command::Members(options) => members::members(&options).await,
         Command::Placement(options) => members::placement(&options).await,

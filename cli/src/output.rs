@@ -18,6 +18,11 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// Writes a line to standard error, which may be gone.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// Columns of the terminal that standard output is; `None` where it is something else.
 pub(crate) fn terminal_width() -> Option<usize> {
     terminal_size().map(|(_, columns)| columns)

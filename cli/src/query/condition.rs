@@ -9,7 +9,7 @@ use tidemark_proto::v1;
 ///
 /// # Errors
 /// Says what would be valid.
-pub(super) fn parse(text: &str) -> Result<v1::Filter, String> {
+pub(crate) fn parse(text: &str) -> Result<v1::Filter, String> {
     let malformed = || {
         format!(
             "{text:?} is no condition: write dimension=value,value or dimension!=value,value or dimension^=prefix"

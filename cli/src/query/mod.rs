@@ -3,7 +3,7 @@
 //! Owns: the flags, the question they make, and errors in terms of flags.
 //! Does not own: what can be asked (the coordinator says), how an answer looks (`show`).
 
-mod condition;
+pub(crate) mod condition;
 
 use crate::failure::Misuse;
 use crate::output;
@@ -12,7 +12,7 @@ use crate::show::answer::{self, Asked};
 use crate::show::facts;
 use clap::Args;
 use tidemark_client::{ClientError, QueryClient};
-use tidemark_coordinator::answer_to_json;
+use tidemark_coordinator::{answer_to_csv, answer_to_json};
 use tidemark_proto::v1;
 use tidemark_rollup::time::Granularity;
 
@@ -76,8 +76,10 @@ pub(crate) struct QueryOptions {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     top: Option<u32>,
 
-    /// Compare with the same range so much earlier, like 7d
-    #[arg(long, value_name = "LENGTH", value_parser = values::offset)]
+    /// Compare with the same range so much earlier: 7d and the like, or week, month (28d), year (364d), which fall on the same weekday
+    ///
+    /// Of what has not ended yet, only the part is compared that has.
+    #[arg(long, value_name = "LENGTH", value_parser = versus)]
     versus: Option<String>,
 
     /// Where the coordinator is
@@ -88,11 +90,15 @@ pub(crate) struct QueryOptions {
         default_value = DEFAULT_COORDINATOR,
         env = "TIDEMARK_AT"
     )]
-    at: String,
+    pub(crate) at: String,
 
     /// Print the answer as JSON, as POST /v1/query does
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
+
+    /// Print the answer as CSV, and the facts about it to standard error
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
 }
 
 fn granularity(text: &str) -> Result<String, String> {
@@ -101,22 +107,39 @@ fn granularity(text: &str) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
+fn versus(text: &str) -> Result<String, String> {
+    match text {
+        "week" | "month" | "year" => Ok(text.to_owned()),
+        text => values::offset(text),
+    }
+}
+
 /// Asks, and prints the answer.
 pub(crate) async fn run(options: &QueryOptions) -> anyhow::Result<()> {
     let answer = ask(&options.at, options.question()).await?;
-    let text = match options.json {
-        true => format!("{}\n", answer_to_json(&answer)),
-        false => {
-            let asked = options.asked();
-            let table = answer::table(&answer, &asked, output::terminal_width());
-            let facts = answer.facts.clone().unwrap_or_default();
-            let line = facts::line(&facts);
-            // Bold red where the terminal has it; the words say it anyhow.
-            let line = if facts.complete { line } else { console::style(line).red().bold().to_string() };
-            format!("{table}\n{line}\n")
-        }
-    };
-    Ok(output::print(&text)?)
+    if options.json {
+        return Ok(output::print(&format!("{}\n", answer_to_json(&answer)))?);
+    }
+    if options.csv {
+        return print_csv(&answer);
+    }
+    Ok(output::print(&as_table(&answer, &options.asked()))?)
+}
+
+/// A table, and the facts below it.
+pub(crate) fn as_table(answer: &v1::Answer, asked: &Asked) -> String {
+    let table = answer::table(answer, asked, output::terminal_width());
+    let facts = answer.facts.clone().unwrap_or_default();
+    let line = facts::line(&facts);
+    // Bold red where the terminal has it; the words say it anyhow.
+    let line = if facts.complete { line } else { console::style(line).red().bold().to_string() };
+    format!("{table}\n{line}\n")
+}
+
+/// CSV to standard output; what it is worth to standard error, so that an answer that is not complete never looks so.
+pub(crate) fn print_csv(answer: &v1::Answer) -> anyhow::Result<()> {
+    output::note(&facts::line(&answer.facts.clone().unwrap_or_default()));
+    Ok(output::print(&String::from_utf8_lossy(&answer_to_csv(answer)))?)
 }
 
 /// Asks the coordinator at `at`.
@@ -128,7 +151,7 @@ async fn ask(at: &str, question: v1::Query) -> anyhow::Result<v1::Answer> {
     client.query(question).await.map_err(|error| in_words(error, at))
 }
 
-fn in_words(error: ClientError, at: &str) -> anyhow::Error {
+pub(crate) fn in_words(error: ClientError, at: &str) -> anyhow::Error {
     match error {
         ClientError::InvalidQuery(message) => Misuse::new(in_flags(&message)).into(),
         ClientError::Unreachable { message, .. } => anyhow::anyhow!(
@@ -159,7 +182,8 @@ fn in_flags(message: &str) -> String {
 }
 
 impl QueryOptions {
-    fn question(&self) -> v1::Query {
+    /// The question.
+    pub(crate) fn question(&self) -> v1::Query {
         let text = |option: &Option<String>| option.clone().unwrap_or_default();
         let since = self.since.as_ref().map(|since| format!("-{since}"));
         v1::Query {
@@ -176,7 +200,8 @@ impl QueryOptions {
         }
     }
 
-    fn asked(&self) -> Asked {
+    /// The same as far as tables have to know.
+    pub(crate) fn asked(&self) -> Asked {
         Asked {
             groups: self.by.len(),
             granularity: self.granularity.clone(),

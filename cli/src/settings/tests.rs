@@ -10,7 +10,7 @@ use tidemark_node::NodeConfig;
 const EXAMPLE: &str = include_str!("../../../deploy/tidemark.toml");
 
 /// A value that is not the default, for every setting of every serving command, as the file has it and as text.
-const VALUES: [(&str, &str, &str); 44] = [
+const VALUES: [(&str, &str, &str); 45] = [
     ("id", r#""n1""#, "n1"),
     ("listen", r#""127.0.0.1:7200""#, "127.0.0.1:7200"),
     ("zone", r#""rack-7""#, "rack-7"),

@@ -31,12 +31,28 @@ pub(crate) fn table(answer: &v1::Answer, asked: &Asked, max_width: Option<usize>
     if answer.rows.is_empty() {
         return "No events match.\n".to_owned();
     }
-    let columns = columns(&answer.columns, asked);
-    let mut grid = Grid::new(columns.iter().map(|column| (column.title.clone(), column.align())).collect());
-    for row in &answer.rows {
-        grid.push(columns.iter().map(|column| column.text(&row.values)).collect());
-    }
+    let Cells { titles, rows } = cells(answer, asked);
+    let mut grid = Grid::new(titles);
+    rows.into_iter().for_each(|row| grid.push(row));
     grid.draw(max_width)
+}
+
+/// The texts of a table.
+pub(crate) struct Cells {
+    /// Of each column.
+    pub(crate) titles: Vec<(String, Align)>,
+    /// Of each row, by column.
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+/// The answer as texts.
+pub(crate) fn cells(answer: &v1::Answer, asked: &Asked) -> Cells {
+    let columns = columns(&answer.columns, asked);
+    let texts = |row: &v1::Row| columns.iter().map(|column| column.text(&row.values)).collect();
+    Cells {
+        titles: columns.iter().map(|column| (column.title.clone(), column.align())).collect(),
+        rows: answer.rows.iter().map(texts).collect(),
+    }
 }
 
 /// A column of the table, and where in the answer it is from.
