@@ -32,8 +32,8 @@
 pub mod config;
 pub mod metrics;
 
-mod describe;
 mod csv;
+mod describe;
 mod error;
 mod events;
 mod fanout;

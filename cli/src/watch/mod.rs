@@ -54,7 +54,7 @@ pub(crate) async fn run(options: &WatchOptions) -> anyhow::Result<()> {
     let watching = Watching { options, asked: options.query.asked() };
     match on_screen {
         true => watching.on_screen().await,
-        false => watching.into_pipe().await,
+        false => watching.to_pipe().await,
     }
 }
 
@@ -73,7 +73,7 @@ impl Watching<'_> {
             .map_err(|error| in_words(error, at))
     }
 
-    async fn into_pipe(&self) -> anyhow::Result<()> {
+    async fn to_pipe(&self) -> anyhow::Result<()> {
         let (json, csv) = (self.options.query.json, self.options.query.csv);
         let mut subscription = self.subscribe(vec![self.options.query.question()])?;
         let mut is_first = true;
