@@ -1,4 +1,5 @@
 //! Subscriptions on whole clusters: what subscribers have is what a fresh answer has, whatever happens to the events; and how soon.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be here is a failed test")]
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -21,7 +21,7 @@ pub(super) fn text(addresses: &Addresses, folder: &Path, rate: u32, program: &st
         "\
 Tidemark demo: a cluster in one process, with {rate} made-up page views a second
 
-  Start page  http://{coordinator}/
+  Dashboard   http://{coordinator}/
   Nodes       {nodes}
   History     {folder}/history
 
