@@ -53,6 +53,9 @@ fn the_dashboard_does_in_a_browser_what_its_tests_say() {
 /// # Errors
 /// Where npm, Chromium, or the network for the packages is missing.
 fn ready(tests: &Path) -> Result<PathBuf, String> {
+    if !tidemark_dashboard::ABSENT.is_empty() {
+        return Err(tidemark_dashboard::ABSENT.to_owned());
+    }
     run(Command::new("node").arg("--version"))?;
     let chromium = PathBuf::from(std::env::var_os("CHROMIUM").unwrap_or_else(|| CHROMIUM.into()));
     if !chromium.exists() {

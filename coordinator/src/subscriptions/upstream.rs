@@ -4,7 +4,7 @@
 //! Does not own: answering (`query`), what each subscriber has (`subscriptions::feed`).
 //!
 //! It is answered anew when a node tells of a change, when time alone changes the answer (a step begins, visitors of five minutes
-//! ago leave), and again and again while something is missing. Nine tenths of `every` lie between two answers: so a change that
+//! ago leave), and again and again while something is missing. Four fifths of `every` lie between two answers: so a change that
 //! just missed one shows within `every`.
 
 use super::signals::{Signal, Signals};
@@ -94,7 +94,7 @@ impl Upstream {
             question,
             fingerprint,
             slides,
-            pace: every * 9 / 10,
+            pace: every * 4 / 5,
             every,
             shared,
             signal,

@@ -101,16 +101,16 @@ async fn first_comes_the_answer_and_then_what_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn under_steady_events_updates_are_nine_tenths_apart() {
+async fn under_steady_events_updates_are_four_fifths_of_the_cadence_apart() {
     let still = Still::of(2).await;
     let mut subscriber = Subscriber::of(&still, by_url(10)).await;
     subscriber.settle().await;
     let (start, before) = (Instant::now(), subscriber.updates);
     for page in 0..100 {
         still.feed(views([page % 5]));
-        let _ = timeout(Duration::from_millis(90), subscriber.next()).await;
+        let _ = timeout(Duration::from_millis(80), subscriber.next()).await;
     }
-    let periods = start.elapsed().as_secs_f64() / 0.9;
+    let periods = start.elapsed().as_secs_f64() / 0.8;
     let updates = (subscriber.updates - before) as f64;
     assert!((periods - 1.5..=periods + 1.5).contains(&updates), "{updates} updates in {periods} periods");
 }
