@@ -219,14 +219,7 @@ impl NodeHistory {
     pub(crate) fn publish(&self) {
         let Some(catalog) = self.catalog.get() else { return };
         let history = catalog.current();
-        self.committed.send_if_modified(|committed| {
-            // The catalog makes another one only where something has changed; what is kept of answers stays good until then.
-            let is_known = committed.history().is_some_and(|known| Arc::ptr_eq(known, &history));
-            if !is_known {
-                *committed = Arc::new(committed.with_history(Arc::clone(&history)));
-            }
-            !is_known
-        });
+        self.committed.send_modify(|committed| *committed = Arc::new(committed.with_history(history)));
     }
 
     /// What is committed, the coverage of this day included.

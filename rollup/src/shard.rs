@@ -155,9 +155,9 @@ impl Shard {
     /// Drops who was active when in the buckets before this one, which no window touches any more.
     pub fn forget_slices(&mut self, before: BucketStart) {
         for (_, bucket) in self.buckets.range_mut(..before).filter(|(_, bucket)| bucket.has_slices) {
-            // One that a query is reading right now is left for the next time, and not copied.
-            if let Some(bucket) = Arc::get_mut(bucket) {
-                bucket.forget_slices();
+            // One that a query is reading right now is left for the next time, and not copied. Who only remembers it is no reader.
+            if Arc::strong_count(bucket) == 1 {
+                Arc::make_mut(bucket).forget_slices();
             }
         }
     }

@@ -14,6 +14,7 @@ use futures::future::{BoxFuture, FutureExt as _, join_all};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tidemark_history::catalog::History;
 use tidemark_history::day::DayStart;
 use tidemark_history::reader::{Keep, ReadError};
 use tidemark_rollup::bucket::Bucket;
@@ -178,7 +179,7 @@ impl Queries {
             merging = merging.add(day, piece?).await;
         }
         let scanned = merging.finish(found.gaps);
-        let committed = question.committed.version();
+        let committed = question.committed.history().cloned();
         Ok(Read { query: question.query.clone(), scanned, answered, committed, bases, active })
     }
 
@@ -270,8 +271,8 @@ pub(super) struct Read {
     pub(super) query: Query,
     pub(super) scanned: Scanned,
     pub(super) answered: Vec<ShardId>,
-    /// Version of what was known to be committed.
-    pub(super) committed: u64,
+    /// What was known to be committed.
+    pub(super) committed: Option<Arc<History>>,
     /// What the shards had, where it was asked for to go on from there.
     pub(super) bases: Vec<(ShardId, ShardBase)>,
     /// Visitors of the last five minutes, likewise.

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use tidemark_history::catalog::History;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::deltas::Mark;
 use tidemark_rollup::partial::{Partial, TooManyRows};
@@ -80,7 +81,8 @@ struct Kept {
 /// What `all` is made of: as long as this stays, so does that.
 struct Base {
     shards: BTreeMap<ShardId, ShardBase>,
-    committed: u64,
+    /// The catalog makes another one whenever something is committed.
+    committed: Option<Arc<History>>,
 }
 
 pub(super) struct ShardBase {
@@ -222,7 +224,11 @@ impl Queries {
         question: &Arc<Question>,
         mut kept: Kept,
     ) -> Option<(Kept, Option<Scanned>)> {
-        if question.needs_history() && question.committed.version() != kept.base.committed {
+        let is_same = match (question.committed.history(), &kept.base.committed) {
+            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+            _ => false,
+        };
+        if question.needs_history() && !is_same {
             return None;
         }
         let marks = kept.base.shards.iter().map(|(&shard, base)| (shard, base.mark)).collect();
