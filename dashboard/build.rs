@@ -32,12 +32,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     for source in SOURCES {
         watch(Path::new(source));
     }
-    let absent = match env::var("TIDEMARK_DASHBOARD").as_deref() {
-        Ok("off") => Some("it was built with TIDEMARK_DASHBOARD=off".to_owned()),
-        _ => build(&assets).err(),
+    let is_off = env::var("TIDEMARK_DASHBOARD").is_ok_and(|value| value == "off");
+    let absent = match is_off {
+        true => Some("it was built with TIDEMARK_DASHBOARD=off".to_owned()),
+        false => build(&assets).err(),
     };
     if let Some(why) = &absent {
         println!("cargo:warning=the program is built without its dashboard: {why}");
+        // Once npm or the network is there, building again is enough: cargo tries each time while a file that it watches is not there.
+        if !is_off {
+            println!("cargo:rerun-if-changed={}", out.join("never-written").display());
+        }
         let _ = fs::remove_dir_all(&assets);
     }
     let mut table = String::from("&[\n");

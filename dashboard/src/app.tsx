@@ -12,7 +12,8 @@ import { Bar } from "./parts/bar";
 import { Chips } from "./parts/chips";
 import { FirstEvent } from "./parts/first-event";
 import { Help } from "./parts/help";
-import { VIEWS, type Address, toggled } from "./state/address";
+import { readableUrl } from "./parts/names";
+import { VIEWS, type Address, type Conditions, isSite, toggled } from "./state/address";
 import { type Go, useAddress, useSites, useTheme } from "./state/hooks";
 import { ChooseUrl, UrlView } from "./url";
 
@@ -21,10 +22,12 @@ const CONNECTING: Connection = { state: "connecting" };
 export function App() {
   const [address, go] = useAddress();
   const [theme, toggleTheme] = useTheme();
-  const { sites, isAway, ask } = useSites();
+  const { sites, areAll, isAway, ask } = useSites(address.site);
   const [streamed, setConnection] = useState<Connection>(CONNECTING);
   const [isHelping, setHelping] = useState(false);
   const site = address.site || sites?.[0] || "";
+  // Nothing to show, and no question to leave open.
+  const isEmpty = sites !== undefined && areAll && (sites.length === 0 || (isSite(site) && !sites.includes(site)));
   useKeys(go, toggleTheme, setHelping);
   useEffect(() => setConnection(CONNECTING), [address.view]);
   // A coordinator that is back may know of other sites.
@@ -36,7 +39,7 @@ export function App() {
   }, [address.view, address.url, site]);
   // Where no view has a stream.
   const polled: Connection = { state: isAway ? "lost" : sites ? "connected" : "connecting" };
-  const connection = hasStream(address, site, sites) ? streamed : polled;
+  const connection = hasStream(address, site, isEmpty) ? streamed : polled;
   const toggle = (dimension: string, value: string) => go({ where: toggled(address.where, dimension, value) });
   return (
     <>
@@ -55,8 +58,8 @@ export function App() {
       />
       <main class="page" id="main" tabIndex={-1}>
         <Away connection={connection} />
-        {address.view !== "flow" && <Chips where={address.where} onToggle={toggle} onClear={() => go({ where: {} })} />}
-        <View address={{ ...address, site }} sites={sites} go={go} onConnection={setConnection} />
+        {address.view !== "flow" && <Chips where={applicable(address)} onToggle={toggle} onClear={() => go({ where: {} })} />}
+        <View address={{ ...address, site }} sites={sites} isEmpty={isEmpty} go={go} onConnection={setConnection} />
       </main>
       <Help isOpen={isHelping} onClose={() => setHelping(false)} />
     </>
@@ -64,19 +67,26 @@ export function App() {
 }
 
 /** Whether the view that is shown has a stream of its own. */
-function hasStream({ view, url }: Address, site: string, sites: string[] | undefined): boolean {
+function hasStream({ view, url }: Address, site: string, isEmpty: boolean): boolean {
   if (view === "flow") return true;
-  return sites?.length !== 0 && site !== "" && (view === "now" || url !== "");
+  return !isEmpty && site !== "" && (view === "now" || url !== "");
+}
+
+/** What the view filters by: that of URLs is replaced where only one is shown. */
+function applicable({ view, where }: Address): Conditions {
+  const { url: _, ...others } = where;
+  return view === "url" ? others : where;
 }
 
 interface Shown {
   address: Address;
   sites: string[] | undefined;
+  isEmpty: boolean;
   go: Go;
   onConnection: (connection: Connection) => void;
 }
 
-function View({ address, sites, go, onConnection }: Shown) {
+function View({ address, sites, isEmpty, go, onConnection }: Shown) {
   const onConnected = useCallback(
     (connected: boolean) => onConnection({ state: connected ? "connected" : "lost" }),
     [onConnection],
@@ -89,15 +99,15 @@ function View({ address, sites, go, onConnection }: Shown) {
       </>
     );
   }
-  if (sites?.length === 0) return <FirstEvent site={address.site} />;
+  if (isEmpty) return <FirstEvent site={address.site} isAlone={sites?.length === 0} />;
   if (address.site === "") return <p role="status">Asking which sites there are …</p>;
   if (address.view === "now") return <NowView address={address} go={go} onConnection={onConnection} />;
-  if (address.url === "") return <ChooseUrl address={address} go={go} />;
+  if (address.url === "") return <ChooseUrl go={go} />;
   return <UrlView address={address} go={go} onConnection={onConnection} />;
 }
 
 function titleOf({ view, url }: Address): string {
-  return view === "url" ? url || "URL" : view === "flow" ? "Flow" : "Now";
+  return view === "url" ? readableUrl(url) || "URL" : view === "flow" ? "Flow" : "Now";
 }
 
 /** Goes to the search, which is in Now where the view has none. */

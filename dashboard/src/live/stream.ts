@@ -24,6 +24,8 @@ export interface Connection {
   state: "connecting" | "connected" | "lost";
   /** When it is tried again. */
   retryAtMs?: number;
+  /** It is there, and says why it does not answer for now. */
+  refusal?: string;
 }
 
 /** What the page knows. */
@@ -40,6 +42,13 @@ const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 5_000;
 /** A hidden page lets go of its connection after so long. */
 const HIDDEN_MS = 60_000;
+
+/** How a stream has ended. */
+interface End {
+  /** Asking again does not help: why. */
+  error?: string;
+  refusal?: string;
+}
 
 interface Held {
   answer: Answer | undefined;
@@ -108,18 +117,18 @@ export class Live {
     while (!stopped.aborted) {
       const end = await this.once(stopped, () => (pauseMs = FIRST_PAUSE_MS));
       if (stopped.aborted) return;
-      if (end !== undefined) {
-        this.tell({ error: end, connection: { state: "connected" } });
+      if (end.error !== undefined) {
+        this.tell({ error: end.error, connection: { state: "connected" } });
         return;
       }
-      this.tell({ connection: { state: "lost", retryAtMs: Date.now() + pauseMs } });
+      this.tell({ connection: { state: "lost", retryAtMs: Date.now() + pauseMs, ...(end.refusal && { refusal: end.refusal }) } });
       await sleep(pauseMs, stopped);
       pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
     }
   }
 
-  /** One stream, to its end. Says why the questions cannot be answered, where that is so. */
-  private async once(stopped: AbortSignal, onUpdate: () => void): Promise<string | undefined> {
+  /** One stream, to its end. */
+  private async once(stopped: AbortSignal, onUpdate: () => void): Promise<End> {
     const asked = this.asked;
     const stream = new AbortController();
     const stop = () => stream.abort();
@@ -139,13 +148,14 @@ export class Live {
       }
     } catch (error) {
       const { code, rawMessage } = ConnectError.from(error);
-      if (code === Code.InvalidArgument || code === Code.Unimplemented) return rawMessage;
+      if (code === Code.InvalidArgument || code === Code.Unimplemented) return { error: rawMessage };
+      if (code === Code.ResourceExhausted) return { refusal: rawMessage };
     } finally {
       clearTimeout(silence);
       stopped.removeEventListener("abort", stop);
       stream.abort();
     }
-    return undefined;
+    return {};
   }
 
   /** Whether the update fits what is at hand; otherwise the question begins anew. */

@@ -4,6 +4,7 @@
 
 import type { Query } from "../live";
 import type { Address, Conditions } from "../state/address";
+import { typedUrl } from "../parts/names";
 import { RANGES, fromOf } from "../state/ranges";
 
 /** Rows of the table of URLs, and of the other tables. */
@@ -74,7 +75,7 @@ export function topUrls(scope: Scope, midnight: Date, nowMs: number, shown: stri
 export function allUrls(scope: Scope, midnight: Date, search: string): Query {
   const { site, range, where, measure } = scope;
   const filters = filtersOf(where);
-  if (search !== "") filters.push({ dimension: "url", prefix: search });
+  if (search !== "") filters.push({ dimension: "url", prefix: typedUrl(search) });
   return {
     site,
     filters,

@@ -1,5 +1,6 @@
 // A URL in a table: a bar that says how large it is, a link to its page, and a filter.
 
+import { valueName } from "../parts/names";
 import { type Address, formatAddress } from "../state/address";
 
 interface Props {
@@ -12,6 +13,7 @@ interface Props {
 }
 
 export function UrlName({ url, share, address, onOpen, onFilter }: Props) {
+  const name = valueName("url", url);
   const open = (event: MouseEvent) => {
     // With a key it is for the browser: a new tab.
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return;
@@ -21,10 +23,10 @@ export function UrlName({ url, share, address, onOpen, onFilter }: Props) {
   return (
     <span class="name-cell">
       <span class="name-bar" style={{ width: `${100 * Math.min(1, share)}%` }} />
-      <a href={location.pathname + formatAddress({ ...address, view: "url", url })} data-testid="url-link" title={url} onClick={open}>
-        {url === "" ? "(none)" : url}
+      <a href={location.pathname + formatAddress({ ...address, view: "url", url })} data-testid="url-link" title={name} onClick={open}>
+        {name}
       </a>
-      <button type="button" class="small-button only" aria-label={`Filter by ${url}`} onClick={() => onFilter(url)}>
+      <button type="button" class="small-button only" aria-label={`Filter by ${name}`} onClick={() => onFilter(url)}>
         Filter
       </button>
     </span>

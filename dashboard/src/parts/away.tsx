@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import type { Connection } from "../live";
 
 export function Away({ connection }: { connection: Connection }) {
-  const { state, retryAtMs } = connection;
+  const { state, retryAtMs, refusal } = connection;
   const [, setTurn] = useState(0);
   const isLost = state === "lost";
   useEffect(() => {
@@ -17,8 +17,8 @@ export function Away({ connection }: { connection: Connection }) {
     <div role="status" aria-live="polite">
       {isLost && (
         <div class="band" data-kind="away" data-testid="away">
-          <b>The coordinator is away.</b>
-          <span>What you see was so until then.</span>
+          <b>{refusal === undefined ? "The coordinator is away." : "The coordinator does not answer for now."}</b>
+          <span>{refusal ?? "What you see was so until then."}</span>
           {/* Not for who listens: it changes each second. */}
           <span class="muted" aria-hidden="true">{left > 0 ? `Reconnecting in ${left} s` : "Reconnecting …"}</span>
         </div>

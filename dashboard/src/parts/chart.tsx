@@ -134,6 +134,8 @@ function options({ times, lines, height, stepSeconds, axis = short, emptyTop = 5
   if (stepSeconds < 86_400) timeAxis.values = (_, splits) => splits.map((time) => timeLabel(time, (splits[1] ?? 0) - (splits[0] ?? 0)));
   else timeAxis.values = [[86_400, "{D} {MMM}", null, null, null, null, null, null, 1]];
   return {
+    // Days are the cluster's; other steps are told by the reader's clock.
+    tzDate: (time) => (stepSeconds < 86_400 ? new Date(time * 1_000) : uPlot.tzDate(new Date(time * 1_000), "UTC")),
     width: Math.max(width, 50),
     height,
     padding: [8, 18, 0, 0],

@@ -14,7 +14,7 @@ export function Partial({ answers }: { answers: (Answer | undefined)[] }) {
     <div role="status" aria-live="polite">
       {worst && (
         <div class="band" data-kind="partial" data-testid="partial">
-          <b>{missingShare(worst) > 0 ? `About ${share(missingShare(worst))} of the data is missing.` : "These numbers are not complete."}</b>
+          <b>{missingInWords(missingShare(worst))}</b>
           {worst.missing.map(({ node, share: part, shards, reason }) => (
             <span key={node}>
               {node} ({exact(shards)} shards, {share(part)}): {reason}
@@ -25,6 +25,11 @@ export function Partial({ answers }: { answers: (Answer | undefined)[] }) {
       )}
     </div>
   );
+}
+
+function missingInWords(part: number): string {
+  if (part >= 1) return "All of the data is missing.";
+  return part > 0 ? `About ${share(part)} of the data is missing.` : "These numbers are not complete.";
 }
 
 function missingShare(facts: Facts): number {
@@ -42,8 +47,8 @@ export function Freshness({ facts }: { facts: Facts | undefined }) {
         {exact(facts.shardsAnswered)} of {exact(facts.shardsAsked)} shards answered
       </span>
       {facts.freshnessMs !== undefined && <span>newest event {duration(Number(facts.freshnessMs))} old when this was answered</span>}
-      {Number(facts.late) > 0 && <span>{exact(Number(facts.late))} came late and are counted</span>}
-      {Number(facts.rejected) > 0 && <span>{exact(Number(facts.rejected))} were rejected and are not counted</span>}
+      {Number(facts.late) > 0 && <span>{exact(Number(facts.late))} late, and counted</span>}
+      {Number(facts.rejected) > 0 && <span>{exact(Number(facts.rejected))} rejected, and not counted</span>}
       {capped.length > 0 && <span>many {capped.join(" and ")}: the rest is under “(other)”</span>}
     </p>
   );

@@ -1,4 +1,4 @@
-// What a cluster without events says: how to send the first one.
+// What a cluster or a site without events says: how to send the first one.
 
 import { useState } from "preact/hooks";
 
@@ -11,7 +11,13 @@ export function curlLine(site: string): string {
   return `curl -s ${location.origin}/v1/events -d '${event.replaceAll("'", "'\\''")}'`;
 }
 
-export function FirstEvent({ site }: { site: string }) {
+interface Props {
+  site: string;
+  /** No other site has events either. */
+  isAlone: boolean;
+}
+
+export function FirstEvent({ site, isAlone }: Props) {
   const [copied, setCopied] = useState("");
   const line = curlLine(site);
   const copy = async () => {
@@ -25,8 +31,8 @@ export function FirstEvent({ site }: { site: string }) {
   };
   return (
     <section class="first" data-testid="empty">
-      <h1>No events yet</h1>
-      <p>This cluster runs and waits. Send it a view, from any terminal:</p>
+      <h1>{isAlone ? "No events yet" : `No events of ${site} yet`}</h1>
+      <p>This cluster runs and waits{isAlone ? "" : " for them"}. Send it a view, from any terminal:</p>
       <div class="command">
         <code data-testid="curl">{line}</code>
         <button type="button" class="button" onClick={() => void copy()}>

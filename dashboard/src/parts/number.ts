@@ -24,12 +24,16 @@ export function short(number: number): string {
   return SHORT.format(number);
 }
 
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+
 /** Milliseconds, in the unit that suits them. */
 export function duration(ms: number | null | undefined): string {
   if (ms === null || ms === undefined) return NONE;
   if (ms < 1_000) return `${WHOLE.format(ms)} ms`;
   if (ms < 100_000) return `${TENTH.format(ms / 1_000)} s`;
-  return `${WHOLE.format(ms / 60_000)} min`;
+  if (ms < 100 * MINUTE_MS) return `${WHOLE.format(ms / MINUTE_MS)} min`;
+  return ms < 48 * HOUR_MS ? `${WHOLE.format(ms / HOUR_MS)} h` : `${WHOLE.format(ms / (24 * HOUR_MS))} d`;
 }
 
 /** With its sign. */

@@ -75,6 +75,7 @@ function Figures({ active, recent, totals, ended, range, now }: Figured) {
       <div class="figure big">
         <dt>Visitors right now</dt>
         <dd class="figure-value" data-testid="active" title={errorOf(active?.facts, "active")} aria-live="off">
+          {errorOf(active?.facts, "active") && <Estimated />}
           {active ? exact(figure(active, "active") ?? 0) : NONE}
         </dd>
         <dd class="figure-more">distinct, in the last five minutes</dd>

@@ -15,8 +15,8 @@ export interface ViewProps {
 
 /** Tells the shell about the connection. */
 export function useTold(connection: Connection, onConnection: ViewProps["onConnection"]): void {
-  const { state, retryAtMs } = connection;
-  useEffect(() => onConnection(connection), [state, retryAtMs]);
+  const { state, retryAtMs, refusal } = connection;
+  useEffect(() => onConnection(connection), [state, retryAtMs, refusal]);
 }
 
 export function Troubles({ known }: { known: Known }) {

@@ -42,7 +42,7 @@ export function parseAddress(query: string): Address {
   }
   return {
     view: one(VIEWS, parameters.get("view"), "now"),
-    site: parameters.get("site") ?? "",
+    site: (parameters.get("site") ?? "").toLowerCase(),
     url: parameters.get("url") ?? "",
     range: one(Object.keys(RANGES) as RangeName[], parameters.get("range"), DEFAULT_RANGE),
     measure: one(MEASURES, parameters.get("measure"), "views"),
@@ -73,6 +73,11 @@ export function formatAddress(address: Address): string {
   const text = parameters.toString();
   // Slashes are fine in a query, and easier to read.
   return text === "" ? "" : `?${text.replaceAll("%2F", "/")}`;
+}
+
+/** Whether events can be sent to such a site: a host name, or nearly. */
+export function isSite(text: string): boolean {
+  return text !== "" && !/[\s\p{Cc}/*?#@]/u.test(text);
 }
 
 /** The conditions with this one turned on, or off where it is on. */

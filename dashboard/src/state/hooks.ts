@@ -81,15 +81,18 @@ const SITES_POLL_MS = 60_000;
 export interface Sites {
   /** Undefined until that is known. */
   sites: string[] | undefined;
+  /** Every node answered: what is not among them has no events. */
+  areAll: boolean;
   /** The last time, nobody answered. */
   isAway: boolean;
   /** Asks again, now. */
   ask: () => void;
 }
 
-/** The sites there are. Asked often while there are none. */
-export function useSites(): Sites {
+/** The sites there are. Asked often while there are none, or while the wanted one ("": whichever) is not among them. */
+export function useSites(wanted: string): Sites {
   const [sites, setSites] = useState<string[]>();
+  const [areAll, setAll] = useState(false);
   const [isAway, setAway] = useState(false);
   const [turn, setTurn] = useState(0);
   useEffect(() => {
@@ -100,9 +103,11 @@ export function useSites(): Sites {
       try {
         const reply = await client.sites({}, { signal: stop.signal });
         setAway(false);
-        // Where nodes are missing, an empty list says nothing.
-        if (reply.complete || reply.sites.length > 0) setSites((before) => (same(before, reply.sites) ? before : reply.sites));
-        if (reply.sites.length > 0) pause = SITES_POLL_MS;
+        setAll(reply.complete);
+        // Where nodes are missing, what is not listed may be there all the same.
+        setSites((before) => (reply.complete ? reply.sites : together(before, reply.sites)));
+        const isThere = wanted === "" || wanted === "*" || reply.sites.includes(wanted);
+        if (reply.sites.length > 0 && isThere) pause = SITES_POLL_MS;
       } catch {
         // Asked again.
         if (!stop.signal.aborted) setAway(true);
@@ -114,11 +119,13 @@ export function useSites(): Sites {
       stop.abort();
       clearTimeout(timer);
     };
-  }, [turn]);
+  }, [turn, wanted]);
   const again = useCallback(() => setTurn((turn) => turn + 1), []);
-  return { sites, isAway, ask: again };
+  return { sites, areAll, isAway, ask: again };
 }
 
-function same(a: string[] | undefined, b: string[]): boolean {
-  return a !== undefined && a.length === b.length && a.every((site, n) => site === b[n]);
+/** Both, by name; undefined where there are none. */
+function together(a: string[] | undefined, b: string[]): string[] | undefined {
+  const all = [...new Set([...(a ?? []), ...b])].toSorted();
+  return all.length > 0 ? all : undefined;
 }

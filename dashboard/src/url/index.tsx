@@ -6,6 +6,7 @@ import { overview, tablesOf } from "../now/questions";
 import { figure } from "../parts/answer";
 import { Breakdown } from "../parts/breakdown";
 import { Freshness } from "../parts/facts";
+import { pageOf, readableUrl, typedUrl } from "../parts/names";
 import { Overview } from "../parts/overview";
 import { useSteady } from "../parts/steady";
 import { type ViewProps, Troubles, useTold } from "../parts/troubles";
@@ -23,11 +24,12 @@ export function UrlView({ address, go, onConnection }: ViewProps) {
   useTold(known.connection, onConnection);
   const { answers, reading, isOld } = useSteady(known, Object.keys(questions), address, `${site} ${url}`);
   const toggle = (dimension: string, value: string) => go({ where: toggled(where, dimension, value) });
+  const page = pageOf(site, url);
   const back = formatAddress({ ...address, view: "now" });
   return (
     <div class={isOld ? "view is-old" : "view"} data-testid="url-view" data-url={url}>
       <div class="url-head">
-        <h1>{url}</h1>
+        <h1>{readableUrl(url)}</h1>
         <a
           class="muted"
           href={location.pathname + back}
@@ -38,6 +40,12 @@ export function UrlView({ address, go, onConnection }: ViewProps) {
         >
           All of {site === "*" ? "all sites" : site}
         </a>
+        {page !== undefined && (
+          <a class="muted" href={page} target="_blank" rel="noreferrer">
+            Open the page <span aria-hidden="true">↗</span>
+            <span class="hidden">in a new tab</span>
+          </a>
+        )}
       </div>
       <Troubles known={known} />
       <Overview answers={answers} address={{ ...address, ...reading }} midnight={midnight} go={go} />
@@ -60,7 +68,7 @@ export function UrlView({ address, go, onConnection }: ViewProps) {
 }
 
 /** What stands there until a URL is chosen. */
-export function ChooseUrl({ address, go }: Pick<ViewProps, "address" | "go">) {
+export function ChooseUrl({ go }: Pick<ViewProps, "go">) {
   return (
     <form
       class="panel choose"
@@ -68,13 +76,13 @@ export function ChooseUrl({ address, go }: Pick<ViewProps, "address" | "go">) {
       onSubmit={(event) => {
         event.preventDefault();
         const url = new FormData(event.currentTarget).get("url");
-        if (typeof url === "string" && url !== "") go({ view: "url", url });
+        if (typeof url === "string" && url.trim() !== "") go({ view: "url", url: typedUrl(url.trim()) });
       }}
     >
       <h1>Which URL?</h1>
-      <p class="muted">Type one as it was sent, or choose one of the list in Now.</p>
+      <p class="muted">Type or paste one, or choose one of the list in Now.</p>
       <p class="panel-head">
-        <input class="search" id="search" name="url" placeholder="/ …" aria-label="URL" defaultValue={address.url} autocomplete="off" />
+        <input class="search" id="search" name="url" placeholder="/ …" aria-label="URL" autocomplete="off" />
         <button type="submit" class="button">Show</button>
       </p>
     </form>
