@@ -76,7 +76,7 @@ impl Watching<'_> {
     async fn to_pipe(&self) -> anyhow::Result<()> {
         let (json, csv) = (self.options.query.json, self.options.query.csv);
         let mut subscription = self.subscribe(vec![self.options.query.question()])?;
-        let mut is_first = true;
+        let (mut is_first, mut was_complete) = (true, true);
         loop {
             let event = tokio::select! {
                 biased;
@@ -91,9 +91,12 @@ impl Watching<'_> {
                 Event::Answer { question, is_change, .. } => {
                     let Some(answer) = subscription.answer(question) else { continue };
                     let change = subscription.last_change().filter(|_| is_change);
-                    if change.is_some_and(is_heartbeat) {
+                    let complete = answer.facts.as_ref().is_some_and(|facts| facts.complete);
+                    // That it is no longer complete, or is again, is worth an update without any row.
+                    if change.is_some_and(is_heartbeat) && complete == was_complete {
                         continue;
                     }
+                    was_complete = complete;
                     match change {
                         Some(change) if json => {
                             output::print(&format!(
@@ -152,10 +155,15 @@ impl Watching<'_> {
                     Some(None) => Effect::Draw,
                     None => Effect::Quit,
                 },
-                event = subscription.next() => {
-                    let event = event.map_err(|error| in_words(error, &self.options.query.at))?;
-                    heard(model, subscription, event)
-                }
+                event = subscription.next() => match event {
+                    Ok(event) => heard(model, subscription, event),
+                    // A key made the question one that cannot be: the last one that could be goes on.
+                    Err(error) if model.go_back() => {
+                        model.message = Some(in_words(error, &self.options.query.at).to_string());
+                        Effect::Ask
+                    }
+                    Err(error) => return Err(in_words(error, &self.options.query.at)),
+                },
                 _ = ticks.tick() => {
                     model.tick();
                     Effect::Draw

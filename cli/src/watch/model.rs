@@ -69,6 +69,8 @@ pub(super) struct Model {
     trends_of: BTreeSet<String>,
     /// Conditions that the command line gave; these stay.
     given: usize,
+    /// The last question that was answered.
+    answered: Option<v1::Query>,
 }
 
 impl Model {
@@ -88,6 +90,7 @@ impl Model {
             tick: 0,
             trends_of: BTreeSet::new(),
             given,
+            answered: None,
         }
     }
 
@@ -132,6 +135,9 @@ impl Model {
         if self.is_paused {
             return Effect::Draw;
         }
+        if self.answered.as_ref() != Some(&self.question) {
+            self.answered = Some(self.question.clone());
+        }
         self.changed.extend(changed.map(|row| (row, self.tick)));
         self.answer = Some(answer.clone());
         self.selected = self.selected.min(answer.rows.len().saturating_sub(1));
@@ -146,6 +152,18 @@ impl Model {
         }
         self.trends_of = shown;
         Effect::Ask
+    }
+
+    /// Asks again what was answered last, where that is something else.
+    pub(super) fn go_back(&mut self) -> bool {
+        match self.answered.take().filter(|answered| *answered != self.question) {
+            Some(answered) => {
+                self.question = answered;
+                self.ask();
+                true
+            }
+            None => false,
+        }
     }
 
     /// Takes newer trends.

@@ -132,3 +132,15 @@ fn what_is_paused_stands_still() {
     assert_eq!(model.answer, Some(answer(&[("/a", 3)])));
     assert_eq!(keys(&mut model, "q"), Effect::Quit);
 }
+
+#[test]
+fn a_question_that_cannot_be_gives_way_to_the_last_one_that_could() {
+    let mut model = model();
+    assert!(!model.go_back());
+    model.answered(&answer(&[("/a", 3)]), std::iter::empty());
+    keys(&mut model, "/nosuch=1");
+    model.key(Key::Enter);
+    assert!(model.go_back());
+    assert!(model.question.filters.is_empty());
+    assert!(!model.go_back());
+}
