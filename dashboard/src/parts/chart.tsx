@@ -138,7 +138,7 @@ function options({ times, lines, height, stepSeconds, axis = short, emptyTop = 5
     tzDate: (time) => (stepSeconds < 86_400 ? new Date(time * 1_000) : uPlot.tzDate(new Date(time * 1_000), "UTC")),
     width: Math.max(width, 50),
     height,
-    padding: [8, 18, 0, 0],
+    padding: [8, 22, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: { y: { range: (_, __, max) => [0, niceTop(max, emptyTop)] } },
