@@ -11,10 +11,19 @@ use std::io::{self, Write as _};
 /// # Errors
 /// Where it cannot be written for another reason.
 pub(crate) fn print(text: &str) -> io::Result<()> {
+    print_more(text).map(|_| ())
+}
+
+/// The same for who has more to write: whether anybody still reads it.
+///
+/// # Errors
+/// As there.
+pub(crate) fn print_more(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

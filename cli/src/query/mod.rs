@@ -121,7 +121,7 @@ pub(crate) async fn run(options: &QueryOptions) -> anyhow::Result<()> {
         return Ok(output::print(&format!("{}\n", answer_to_json(&answer)))?);
     }
     if options.csv {
-        return print_csv(&answer);
+        return print_csv(&answer).map(|_| ());
     }
     Ok(output::print(&as_table(&answer, &options.asked()))?)
 }
@@ -137,9 +137,11 @@ pub(crate) fn as_table(answer: &v1::Answer, asked: &Asked) -> String {
 }
 
 /// CSV to standard output; what it is worth to standard error, so that an answer that is not complete never looks so.
-pub(crate) fn print_csv(answer: &v1::Answer) -> anyhow::Result<()> {
+///
+/// Whether anybody still reads it.
+pub(crate) fn print_csv(answer: &v1::Answer) -> anyhow::Result<bool> {
     output::note(&facts::line(&answer.facts.clone().unwrap_or_default()));
-    Ok(output::print(&String::from_utf8_lossy(&answer_to_csv(answer)))?)
+    Ok(output::print_more(&String::from_utf8_lossy(&answer_to_csv(answer)))?)
 }
 
 /// Asks the coordinator at `at`.

@@ -33,6 +33,12 @@ const HELP: [&str; 11] = [
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Columns of a sparkline in the table: an hour of five minutes.
 const TREND: u16 = 13;
+/// Room that texts have at least where there is not enough for all.
+const LEAST_TEXT: u16 = 12;
+/// Between columns.
+const SPACING: u16 = 2;
+/// Where it says how many columns there is no room for.
+const HIDDEN: u16 = 3;
 
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, asked: &Asked) {
@@ -102,18 +108,28 @@ fn condition(filter: &v1::Filter) -> String {
 }
 
 fn draw_table(frame: &mut Frame<'_>, area: Rect, model: &Model, answer: &v1::Answer, asked: &Asked) {
-    let Cells { titles, rows } = cells(answer, asked);
-    let has_trends = !model.question.group_by.is_empty() && !model.trends.is_empty();
+    let Cells { mut titles, mut rows } = cells(answer, asked);
+    let mut has_trends = !model.question.group_by.is_empty() && !model.trends.is_empty();
     let width = |column: usize| -> u16 {
         let texts = rows.iter().map(|row| row[column].chars().count());
         texts.chain([titles[column].0.chars().count()]).max().unwrap_or(0).min(60) as u16
     };
     let mut widths: Vec<Constraint> = (0..titles.len())
         .map(|column| match titles[column].1 {
-            Align::Left => Constraint::Min(width(column).min(24)),
+            Align::Left => Constraint::Min(width(column).min(LEAST_TEXT)),
             Align::Right => Constraint::Length(width(column)),
         })
         .collect();
+    // Whole columns go where there is no room: a number that is cut reads as another number.
+    let all = widths.len();
+    let (shown, keeps_trends) = fitting(&widths, has_trends, area.width);
+    has_trends = keeps_trends;
+    widths.truncate(shown);
+    titles.truncate(shown);
+    rows.iter_mut().for_each(|row| row.truncate(shown));
+    if shown < all {
+        widths.push(Constraint::Length(HIDDEN));
+    }
     if has_trends {
         widths.push(Constraint::Length(TREND));
     }
@@ -126,6 +142,9 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, model: &Model, answer: &v1::Ans
     };
     let mut header: Vec<Cell<'_>> =
         titles.iter().map(|(title, align)| Cell::from(aligned(title, *align))).collect();
+    if shown < all {
+        header.push(Cell::from(format!("+{}", all - shown)));
+    }
     if has_trends {
         header.push(Cell::from("last hour"));
     }
@@ -145,10 +164,27 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, model: &Model, answer: &v1::Ans
     });
     let table = Table::new(drawn, widths)
         .header(Row::new(header).style(Style::new().dim()))
-        .column_spacing(2)
+        .column_spacing(SPACING)
         .row_highlight_style(Style::new().reversed());
     let mut state = TableState::default().with_selected(Some(model.selected));
     frame.render_stateful_widget(table, area, &mut state);
+}
+
+/// How many columns there is room for, and whether there is for sparklines beside them.
+fn fitting(widths: &[Constraint], has_trends: bool, room: u16) -> (usize, bool) {
+    let least = |constraint: &Constraint| match constraint {
+        Constraint::Min(width) | Constraint::Length(width) => width + SPACING,
+        _ => SPACING,
+    };
+    let of = |shown: usize| widths[..shown].iter().map(least).sum::<u16>();
+    if of(widths.len()) + if has_trends { TREND + SPACING } else { 0 } <= room + SPACING {
+        return (widths.len(), has_trends);
+    }
+    if of(widths.len()) <= room + SPACING {
+        return (widths.len(), false);
+    }
+    let fits = |shown: &usize| of(*shown) + HIDDEN <= room;
+    ((1..widths.len()).rev().find(fits).unwrap_or(1), false)
 }
 
 /// What went up is green, what went down is red; the sign says it, too.
@@ -279,6 +315,39 @@ mod tests {
             "q quit",
         ] {
             assert!(screen.contains(text), "{text}:\n{screen}");
+        }
+    }
+
+    #[test]
+    fn every_number_is_whole_or_its_column_is_not_there_and_that_is_said() {
+        let mut model = model(true);
+        let measures = ["views", "visitors", "load_ms.p95", "bytes"];
+        model.question.measures = measures.iter().map(|&name| name.to_owned()).collect();
+        let numbers = |base: u64| (1..=4).map(move |n| v1::Value { kind: Some(Kind::Integer(base * n)) });
+        let url = v1::Value { kind: Some(Kind::Text("/a/long/way/to/a/page/of/its/own".into())) };
+        let values = [url].into_iter().chain(numbers(123_456)).chain(numbers(234_567)).collect();
+        let mut columns: Vec<String> = vec!["url".into()];
+        columns.extend(model.question.measures.clone());
+        columns.extend(model.question.measures.iter().map(|name| format!("versus.{name}")));
+        let answer = v1::Answer { columns, rows: vec![v1::Row { values }], ..v1::Answer::default() };
+        model.answered(&answer, std::iter::empty());
+        model.trends.insert("/a/long/way/to/a/page/of/its/own".into(), vec![1, 2, 3]);
+        let asked = Asked { groups: 1, versus: "7d".into(), ..Asked::default() };
+        let whole: Vec<String> = cells(&answer, &asked).rows.remove(0).split_off(1);
+        for width in [20, 40, 60, 80, 100, 130, 200] {
+            let screen = screen(&model, width, 10);
+            let row = screen.lines().nth(2).unwrap();
+            // After the URL, which may be cut, come the first of the numbers, as they are.
+            let (mut rest, mut shown) = (row, 0);
+            for number in &whole {
+                let Some(at) = rest.find(number.as_str()) else { break };
+                assert_eq!(rest[..at].chars().filter(char::is_ascii_digit).count(), 0, "{width}:\n{screen}");
+                (rest, shown) = (&rest[at + number.len()..], shown + 1);
+            }
+            let digits = |text: &str| text.chars().any(|letter| letter.is_ascii_digit());
+            assert!(!digits(rest), "{width}: {rest:?} of\n{screen}");
+            let says = format!("+{}", whole.len() - shown);
+            assert!(shown == whole.len() || screen.contains(&says), "{width}: {says} of\n{screen}");
         }
     }
 

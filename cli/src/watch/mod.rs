@@ -16,6 +16,7 @@ use std::time::Duration;
 use tidemark_client::{Event, Subscription};
 use tidemark_coordinator::{answer_to_json, change_to_json};
 use tidemark_proto::v1;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -97,24 +98,23 @@ impl Watching<'_> {
                         continue;
                     }
                     was_complete = complete;
-                    match change {
+                    let is_read = match change {
                         Some(change) if json => {
-                            output::print(&format!(
-                                "{}\n",
-                                serde_json::json!({ "change": change_to_json(change) })
-                            ))?;
+                            let line = serde_json::json!({ "change": change_to_json(change) });
+                            output::print_more(&format!("{line}\n"))?
                         }
                         None if json => {
-                            output::print(&format!(
-                                "{}\n",
-                                serde_json::json!({ "answer": answer_to_json(answer) })
-                            ))?;
+                            let line = serde_json::json!({ "answer": answer_to_json(answer) });
+                            output::print_more(&format!("{line}\n"))?
                         }
                         _ if csv => print_csv(answer)?,
                         _ => {
                             let gap = if is_first { "" } else { "\n" };
-                            output::print(&format!("{gap}{}", as_table(answer, &self.asked)))?;
+                            output::print_more(&format!("{gap}{}", as_table(answer, &self.asked)))?
                         }
+                    };
+                    if !is_read {
+                        return Ok(());
                     }
                     is_first = false;
                 }
@@ -142,6 +142,8 @@ impl Watching<'_> {
         subscription: &mut Subscription,
     ) -> anyhow::Result<()> {
         let mut keys = keys();
+        // Ended from outside, it gives the terminal back as well.
+        let (mut terminate, mut hang_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -149,6 +151,8 @@ impl Watching<'_> {
             terminal.draw(|frame| draw::draw(frame, model, &asked))?;
             let effect = tokio::select! {
                 biased;
+                _ = terminate.recv() => Effect::Quit,
+                _ = hang_up.recv() => Effect::Quit,
                 key = keys.recv() => match key {
                     Some(Some(key)) => model.key(key),
                     // The size is another one.

@@ -56,6 +56,8 @@ pub(super) struct Model {
     /// By row of the answer, its numbers of the last hour.
     pub(super) trends: BTreeMap<String, Vec<u64>>,
     pub(super) selected: usize,
+    /// The row that was moved to: the selection goes where it goes.
+    chosen: Option<String>,
     pub(super) is_paused: bool,
     pub(super) shows_help: bool,
     /// A condition being typed.
@@ -82,6 +84,7 @@ impl Model {
             answer: None,
             trends: BTreeMap::new(),
             selected: 0,
+            chosen: None,
             is_paused: false,
             shows_help: false,
             input: None,
@@ -140,7 +143,9 @@ impl Model {
         }
         self.changed.extend(changed.map(|row| (row, self.tick)));
         self.answer = Some(answer.clone());
-        self.selected = self.selected.min(answer.rows.len().saturating_sub(1));
+        let of_chosen = |chosen: &String| answer.rows.iter().position(|row| row_key(row) == *chosen);
+        let at = self.chosen.as_ref().and_then(of_chosen).unwrap_or(self.selected);
+        self.selected = at.min(answer.rows.len().saturating_sub(1));
         if self.question.group_by.len() != 1 || !matches!(self.question.granularity.as_str(), "" | "all") {
             return Effect::Draw;
         }
@@ -199,6 +204,16 @@ impl Model {
         if self.input.is_some() {
             return self.typed(key);
         }
+        let (before, effect) = (self.selected, self.command(key));
+        if self.selected != before {
+            let row = self.answer.as_ref().and_then(|answer| answer.rows.get(self.selected));
+            // At the top it stays at the top.
+            self.chosen = row.filter(|_| self.selected > 0).map(row_key);
+        }
+        effect
+    }
+
+    fn command(&mut self, key: Key) -> Effect {
         let last = self.answer.as_ref().map_or(0, |answer| answer.rows.len().saturating_sub(1));
         match key {
             Key::Char('q') => return Effect::Quit,
@@ -249,7 +264,7 @@ impl Model {
         self.trends.clear();
         self.trends_of.clear();
         self.changed.clear();
-        self.selected = 0;
+        (self.selected, self.chosen) = (0, None);
         Effect::Ask
     }
 

@@ -144,3 +144,13 @@ fn a_question_that_cannot_be_gives_way_to_the_last_one_that_could() {
     assert!(model.question.filters.is_empty());
     assert!(!model.go_back());
 }
+
+#[test]
+fn the_selection_goes_where_its_row_goes() {
+    let mut model = model();
+    model.answered(&answer(&[("/a", 3), ("/b", 2), ("/c", 1)]), std::iter::empty());
+    model.key(Key::Down);
+    model.answered(&answer(&[("/c", 9), ("/a", 3), ("/b", 2)]), std::iter::empty());
+    assert_eq!(model.key(Key::Enter), Effect::Ask);
+    assert_eq!(model.questions()[0].filters[0].r#in, ["/b"]);
+}
