@@ -10,6 +10,7 @@ mod breaker;
 mod queue;
 
 use crate::metrics::NodeMeter;
+use crate::shard::Delivery;
 use queue::{Outgoing, Queue};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -102,10 +103,10 @@ impl Peers {
         &self,
         node: &Member,
         block: v1::Block,
-        writers: Arc<[u64]>,
+        delivery: Delivery,
     ) -> Result<v1::BlockAck, PeerError> {
         let queue = self.queue(node)?;
-        queue.send(Outgoing::new(block, writers)).await
+        queue.send(Outgoing::new(block, delivery)).await
     }
 
     fn queue(&self, node: &Member) -> Result<Queue, AddressError> {

@@ -13,7 +13,7 @@ use crate::metrics::NodeMeter;
 use crate::owners::Owners;
 use crate::peers::{PeerError, Peers};
 use crate::planted::{Bug, Planted};
-use crate::shard::{ApplyError, ShardHandle};
+use crate::shard::{ApplyError, Delivery, ShardHandle};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
@@ -59,14 +59,16 @@ impl Router {
             return refused(&block, &BlockError::NoSuchShard(block.shard).into());
         };
         let deadline = Instant::now() + self.timeout;
+        let mut again = false;
         loop {
             let owners = Arc::clone(&self.owners.borrow());
-            let ack = self.deliver_to(&owners, shard, block.clone(), permit).await;
+            let ack = self.deliver_to(&owners, shard, block.clone(), again, permit).await;
             let differs = ack.refused.as_ref().is_some_and(|of| of.reason() == RefusalReason::OwnersDiffer);
             if !differs || Instant::now() + AGREE_PAUSE >= deadline {
                 return ack;
             }
             self.metrics.owners_differed();
+            again = true;
             tokio::time::sleep(AGREE_PAUSE).await;
         }
     }
@@ -76,9 +78,11 @@ impl Router {
         owners: &Owners,
         shard: ShardId,
         block: v1::Block,
+        again: bool,
         permit: &Permit,
     ) -> v1::BlockAck {
-        let (writers, keys) = (owners.placement.writers(shard), owners.writers(shard));
+        let writers = owners.placement.writers(shard);
+        let delivery = Delivery { writers: owners.writers(shard), again };
         let present = writers.clone().filter(|writer| !writer.doubtful).count();
         if present < self.min_owners.get() {
             let message = format!(
@@ -88,9 +92,7 @@ impl Router {
             return refusal(&block, RefusalReason::TooFewOwners, message);
         }
         let mut waiting: FuturesUnordered<_> = writers
-            .map(|writer| {
-                self.bring(writer, writer.id == owners.me, block.clone(), Arc::clone(&keys), permit)
-            })
+            .map(|writer| self.bring(writer, writer.id == owners.me, block.clone(), delivery.clone(), permit))
             .collect();
         if self.planted.has(Bug::AcknowledgeAfterOne)
             && let Some(ack) = waiting.next().await
@@ -109,14 +111,14 @@ impl Router {
         writer: &Member,
         is_me: bool,
         block: v1::Block,
-        keys: Arc<[u64]>,
+        delivery: Delivery,
         permit: &Permit,
     ) -> v1::BlockAck {
         if is_me {
-            return self.apply(block, Some(keys), permit.clone()).await;
+            return self.apply(block, Some(delivery), permit.clone()).await;
         }
         let bare = bare(&block);
-        match self.peers.apply(writer, block, keys).await {
+        match self.peers.apply(writer, block, delivery).await {
             Ok(ack) => ack,
             Err(error) => {
                 let reason = match error {
@@ -128,18 +130,18 @@ impl Router {
         }
     }
 
-    /// Counts a block in a shard of this node. `writers`: whom the sender brings it to; none where it is pulled from an owner.
+    /// Counts a block in a shard of this node. `delivery`: how it comes from its sender; none where it is pulled from an owner.
     pub(crate) async fn apply(
         &self,
         block: v1::Block,
-        writers: Option<Arc<[u64]>>,
+        delivery: Option<Delivery>,
         permit: Permit,
     ) -> v1::BlockAck {
         let bare = bare(&block);
         let Some(handle) = self.local.get(block.shard as usize) else {
             return refused(&bare, &BlockError::NoSuchShard(block.shard).into());
         };
-        match handle.apply(block, writers, permit, self.timeout).await {
+        match handle.apply(block, delivery, permit, self.timeout).await {
             Ok(applied) => {
                 self.metrics.applied(&applied);
                 acknowledged(&bare, &applied)

@@ -69,6 +69,15 @@ pub struct Applied {
     pub rejected: BTreeMap<Reason, u32>,
 }
 
+/// How a block comes to a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// From whoever made it. One that was here before came again, and receipts say so.
+    Sent,
+    /// From another member that has it, or for a second time out of one delivery. That it was here before is no news.
+    Copied,
+}
+
 /// One shard's rollups.
 #[derive(Debug)]
 pub struct Shard {
@@ -149,7 +158,9 @@ impl Shard {
     ) -> Result<Applied, BlockError> {
         // Buckets are made anew: they are no longer what they were and what came since.
         self.deltas = None;
-        self.read_and(block, |shard, decoded, id| shard.apply_decoded(decoded, id, Some(buckets)))
+        self.read_and(block, |shard, decoded, id| {
+            shard.apply_where(decoded, id, Arrival::Copied, Some(buckets), &|_| false)
+        })
     }
 
     /// Drops who was active when in the buckets before this one, which no window touches any more.
@@ -243,14 +254,10 @@ impl Shard {
     /// # Errors
     /// Where the block cannot be read; nothing of it is counted then.
     pub fn apply(&mut self, block: &v1::Block) -> Result<Applied, BlockError> {
-        self.read_and(block, |shard, decoded, id| {
-            let applied = shard.apply_decoded(decoded, id, None);
-            shard.coverage.insert(id.producer, id.seq);
-            applied
-        })
+        self.apply_beside(block, Arrival::Sent, &|_| false)
     }
 
-    /// Counts a block of which commits have something: in the buckets where they do not have it, as
+    /// Counts a block of which commits may have something: in the buckets where they do not have it, as
     /// [`apply`](Self::apply) does, and where they do, as repeated.
     ///
     /// # Errors
@@ -258,10 +265,11 @@ impl Shard {
     pub fn apply_beside(
         &mut self,
         block: &v1::Block,
+        arrival: Arrival,
         is_committed: &dyn Fn(BucketStart) -> bool,
     ) -> Result<Applied, BlockError> {
         self.read_and(block, |shard, decoded, id| {
-            let applied = shard.apply_where(decoded, id, None, is_committed);
+            let applied = shard.apply_where(decoded, id, arrival, None, is_committed);
             shard.coverage.insert(id.producer, id.seq);
             applied
         })
@@ -289,19 +297,11 @@ impl Shard {
     }
 
     /// Counts a block in all buckets, or only in some.
-    fn apply_decoded(
-        &mut self,
-        block: &DecodedBlock,
-        id: BlockId,
-        only: Option<&dyn Fn(BucketStart) -> bool>,
-    ) -> Applied {
-        self.apply_where(block, id, only, &|_| false)
-    }
-
     fn apply_where(
         &mut self,
         block: &DecodedBlock,
         id: BlockId,
+        arrival: Arrival,
         only: Option<&dyn Fn(BucketStart) -> bool>,
         is_committed: &dyn Fn(BucketStart) -> bool,
     ) -> Applied {
@@ -337,7 +337,9 @@ impl Shard {
             if known || is_committed(start) {
                 applied.repeated = true;
                 applied.duplicate += range.len() as u32;
-                self.note_duplicates(start, block, range);
+                if arrival == Arrival::Sent {
+                    self.note_duplicates(start, block, range);
+                }
                 applied.buckets.push(start);
                 continue;
             }

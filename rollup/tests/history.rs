@@ -14,7 +14,7 @@ use tidemark_rollup::measure::MeasureColumn;
 use tidemark_rollup::rows::{RollupPart, SegmentRows};
 use tidemark_rollup::scan::Folds;
 use tidemark_rollup::schema::Schema;
-use tidemark_rollup::shard::{Relation, Shard, ShardRules};
+use tidemark_rollup::shard::{Arrival, Relation, Shard, ShardRules};
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::slice::slice;
 use tidemark_rollup::time::BucketStart;
@@ -95,9 +95,9 @@ proptest! {
         let (mut whole, mut beside) = (Shard::new(id, rules.clone()), Shard::new(id, rules.clone()));
         for block in &blocks {
             let all = whole.apply(block).unwrap();
-            let part = beside.apply_beside(block, &is_committed).unwrap();
+            let part = beside.apply_beside(block, Arrival::Sent, &is_committed).unwrap();
             prop_assert_eq!(part.counted + part.duplicate, all.counted);
-            let again = beside.apply_beside(block, &is_committed).unwrap();
+            let again = beside.apply_beside(block, Arrival::Sent, &is_committed).unwrap();
             prop_assert_eq!((again.counted, again.duplicate), (0, all.counted));
         }
         let expected = rows_of(whole.buckets().map(Arc::as_ref).filter(|of| !is_committed(of.start())), &rules.schema);
@@ -192,6 +192,11 @@ fn a_bucket_in_memory_is_whole_a_remainder_or_mixed() {
     late.know(&two);
     let again = late.apply(&blocks[0]).unwrap();
     assert_eq!((again.repeated, again.counted, again.duplicate), (true, 0, 1));
+    let receipts = late.receipts(start, BucketStart::containing(start.end()));
+    assert_eq!((receipts[0].2.counted, receipts[0].2.duplicate), (2, 1));
+    // A copy that another member sends is no event that came again.
+    let copied = late.apply_beside(&blocks[0], Arrival::Copied, &|_| false).unwrap();
+    assert_eq!((copied.repeated, copied.duplicate), (true, 1));
     let receipts = late.receipts(start, BucketStart::containing(start.end()));
     assert_eq!((receipts[0].2.counted, receipts[0].2.duplicate), (2, 1));
     assert!(late.forget(start).is_some());

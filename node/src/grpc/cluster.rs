@@ -6,7 +6,7 @@
 use super::{Inner, Services};
 use crate::query::{LivePart, QueryRefused};
 use crate::repair::Blocks;
-use crate::shard::ShardHandle;
+use crate::shard::{Delivery, ShardHandle};
 use futures::future::join_all;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -164,10 +164,9 @@ impl v1::cluster_server::Cluster for Services {
         let bytes = request.blocks.iter().map(|block| block.columns.len()).sum();
         let permit = self.0.admission.admit(bytes);
         let permit = permit.map_err(|refused| Status::resource_exhausted(refused.to_string()))?;
-        let acks =
-            request.blocks.into_iter().zip(request.writers).map(|(block, writers)| {
-                self.0.router.apply(block, Some(writers.nodes.into()), permit.clone())
-            });
+        let acks = request.blocks.into_iter().zip(request.writers).map(|(block, writers)| {
+            self.0.router.apply(block, Some(Delivery::from_wire(writers)), permit.clone())
+        });
         Ok(Response::new(v1::ApplyReply { acks: join_all(acks).await }))
     }
 

@@ -9,6 +9,7 @@
 use super::breaker::Breaker;
 use super::{PeerError, PeerSettings};
 use crate::metrics::NodeMeter;
+use crate::shard::Delivery;
 use prost::Message as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_proto::MAX_BATCH_BYTES;
@@ -30,14 +31,14 @@ type Reply = Result<v1::BlockAck, PeerError>;
 /// A block, and who waits for what becomes of it.
 pub(super) struct Outgoing {
     block: v1::Block,
-    writers: Arc<[u64]>,
+    delivery: Delivery,
     bytes: usize,
 }
 
 impl Outgoing {
-    pub(super) fn new(block: v1::Block, writers: Arc<[u64]>) -> Self {
+    pub(super) fn new(block: v1::Block, delivery: Delivery) -> Self {
         let bytes = block.encoded_len();
-        Self { block, writers, bytes }
+        Self { block, delivery, bytes }
     }
 }
 
@@ -150,7 +151,7 @@ impl Courier {
         request.shard_count = self.settings.shards.get();
         for Queued { outgoing, reply, _room } in batch {
             request.blocks.push(outgoing.block);
-            request.writers.push(v1::Writers { nodes: outgoing.writers.to_vec() });
+            request.writers.push(outgoing.delivery.to_wire());
             senders.push((reply, _room));
         }
         self.metrics.forwarded(senders.len() as u64);

@@ -9,7 +9,7 @@ use super::state::State;
 use crate::admission::Permit;
 use crate::committed::Committed;
 use crate::query::Question;
-use crate::shard::{ApplyError, ShardError};
+use crate::shard::{ApplyError, Delivery, ShardError};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(super) enum ShardMsg {
     /// Here, and not before, it is seen whether the sender knows all owners (whose keys are `writers`): see `Holds`.
     Apply {
         block: v1::Block,
-        writers: Option<Arc<[u64]>>,
+        delivery: Option<Delivery>,
         admitted: Permit,
         reply: RpcReplyPort<Result<Applied, ApplyError>>,
     },
@@ -177,8 +177,8 @@ impl Actor for ShardActor {
         state.drop_what_the_journal_lost().await;
         // A reply that cannot be sent means the caller stopped waiting, which is their right.
         match message {
-            ShardMsg::Apply { block, writers, admitted, reply } => {
-                state.apply(block, writers, admitted, reply);
+            ShardMsg::Apply { block, delivery, admitted, reply } => {
+                state.apply(block, delivery, admitted, reply);
             }
             ShardMsg::Holds { asker, reply } => state.holds(asker, reply),
             ShardMsg::Lacking { of, reply } => _ = reply.send(state.lacking(&of)),

@@ -2,6 +2,7 @@
 //!
 //! A handle outlives the actor: when the supervisor starts another one, the handle talks to that.
 
+use super::Delivery;
 use super::actor::{Eviction, Flushing, OpenPass, Receipts, ShardMsg, ShardView, Usage};
 use crate::admission::Permit;
 use crate::committed::Committed;
@@ -93,18 +94,18 @@ impl ShardHandle {
         matches!(*self.station.borrow(), Station::Up(_))
     }
 
-    /// Counts a block. Replies once it is counted and the journal has it.
+    /// Counts a block; without a delivery, one that another owner has. Replies once it is counted and the journal has it.
     ///
     /// # Errors
     /// Where it is not counted, or not known to be.
     pub async fn apply(
         &self,
         block: v1::Block,
-        writers: Option<Arc<[u64]>>,
+        delivery: Option<Delivery>,
         admitted: Permit,
         timeout: Duration,
     ) -> Result<Applied, ApplyError> {
-        self.call(timeout, |reply| ShardMsg::Apply { block, writers, admitted, reply }).await?
+        self.call(timeout, |reply| ShardMsg::Apply { block, delivery, admitted, reply }).await?
     }
 
     /// Which blocks of the shard the journal has; `None` where `asker` is not seen as an owner of it.

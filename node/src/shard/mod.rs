@@ -5,12 +5,14 @@
 //! * `supervisor` starts the actors, and starts them again when they fail.
 
 mod actor;
+mod delivery;
 mod handle;
 mod parts;
 mod state;
 mod supervisor;
 
 pub use actor::{Eviction, Flushing, LiveView, OpenPass, Receipts, ShardView, Usage};
+pub use delivery::Delivery;
 pub use handle::{ApplyError, ShardError, ShardHandle};
 pub use parts::ShardParts;
 pub use supervisor::Supervisor;

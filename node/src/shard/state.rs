@@ -9,38 +9,31 @@
 //!   shard is made anew before it does anything else.
 //! * A bucket that is evicted although no commit covers it is not counted into until commits do: the journal has it all.
 
-use super::actor::{Eviction, Flushing, LiveView, OpenPass, Receipts, ShardView, Usage};
+mod view;
+
+use super::Delivery;
+use super::actor::{Eviction, Flushing, Receipts, Usage};
 use super::parts::ShardParts;
 use crate::admission::Permit;
 use crate::committed::Committed;
 use crate::planted::Bug;
-use crate::query::Question;
-use crate::rebuild::{rebuilt, uncovered, wait_for_journal};
-use crate::shard::{ApplyError, ShardError};
+use crate::rebuild::{rebuilt, uncovered};
+use crate::shard::ApplyError;
 use ractor::RpcReplyPort;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tidemark_history::day::DayStart;
 use tidemark_proto::v1;
-use tidemark_rollup::active;
 use tidemark_rollup::block::BlockId;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::census::Census;
 use tidemark_rollup::coverage::Coverage;
-use tidemark_rollup::event::{GRACE, MAX_AHEAD};
 use tidemark_rollup::member::NodeId;
-use tidemark_rollup::scan::{
-    DimensionOfBucket, DistinctCounts, Scanned, is_near_limit, needs, ranges_of, scan_active, scan_all,
-    scan_lasting, scan_order_uncut, scan_winners, take_census,
-};
-use tidemark_rollup::shard::{Applied, Relation, Shard};
+use tidemark_rollup::scan::{DimensionOfBucket, take_census};
+use tidemark_rollup::shard::{Applied, Arrival, Relation, Shard};
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::BucketStart;
 use tidemark_shell::work;
-
-/// The window of `active` and what may be ahead of it touch no more buckets.
-const MAX_ACTIVE_BUCKETS: usize = 3;
 
 pub(super) struct State {
     shard: Shard,
@@ -78,12 +71,13 @@ impl State {
     pub(super) fn apply(
         &mut self,
         block: v1::Block,
-        writers: Option<Arc<[u64]>>,
+        delivery: Option<Delivery>,
         admitted: Permit,
         reply: RpcReplyPort<Result<Applied, ApplyError>>,
     ) {
-        let knows_all = |keys: Arc<[u64]>| self.parts.owners.borrow().are_all_among(self.shard.id(), &keys);
-        if !self.parts.planted.has(Bug::SkipOwnersCheck) && !writers.is_none_or(knows_all) {
+        let knows_all =
+            |of: &Delivery| self.parts.owners.borrow().are_all_among(self.shard.id(), &of.writers);
+        if !self.parts.planted.has(Bug::SkipOwnersCheck) && !delivery.as_ref().is_none_or(knows_all) {
             let _ = reply.send(Err(ApplyError::OwnersDiffer));
             return;
         }
@@ -92,7 +86,11 @@ impl State {
             let _ = reply.send(Err(ApplyError::Journal(full.into())));
             return;
         }
-        match self.count(&block) {
+        let arrival = match &delivery {
+            Some(Delivery { again: false, .. }) => Arrival::Sent,
+            _ => Arrival::Copied,
+        };
+        match self.count(&block, arrival) {
             Err(error) => _ = reply.send(Err(error)),
             Ok((id, applied)) => {
                 if self.parts.changes.is_heard() {
@@ -123,7 +121,7 @@ impl State {
         }
     }
 
-    fn count(&mut self, block: &v1::Block) -> Result<(BlockId, Applied), ApplyError> {
+    fn count(&mut self, block: &v1::Block, arrival: Arrival) -> Result<(BlockId, Applied), ApplyError> {
         let remembered = self.parts.remembered(self.shard.id());
         let id = BlockId::of(block, self.parts.rules.shards)?;
         if !remembered.begin(id) {
@@ -140,9 +138,9 @@ impl State {
                 };
                 // What is left out for these commits is found by nobody who does not know them.
                 self.evicted_at = self.evicted_at.max(committed.version());
-                self.shard.apply_beside(block, &has)
+                self.shard.apply_beside(block, arrival, &has)
             }
-            false => self.shard.apply(block),
+            false => self.shard.apply_beside(block, arrival, &|_| false),
         };
         remembered.end();
         let mut applied = applied?;
@@ -238,147 +236,6 @@ impl State {
         if self.lost.load(Ordering::SeqCst) != self.dropped {
             tracing::warn!(shard = %self.shard.id(), "the journal could not keep blocks; making the shard anew without them");
             self.rebuild().await;
-        }
-    }
-
-    /// The shard as a query sees it. One that was released while the query was on its way has nothing to show, and says so.
-    pub(super) fn view(&mut self, question: &Question, pass: &OpenPass) -> Result<ShardView, ShardError> {
-        match self.is_released {
-            true => Err(ShardError::Elsewhere),
-            false => Ok(self.view_of_owned(question, pass)),
-        }
-    }
-
-    fn view_of_owned(&mut self, question: &Question, pass: &OpenPass) -> ShardView {
-        let Question { query, context, now, committed, days, untold, .. } = question;
-        if committed.version() < self.evicted_at {
-            question.outdated.store(true, Ordering::Relaxed);
-            return ShardView::default();
-        }
-        let mut view = ShardView::default();
-        let starts: Vec<BucketStart> = self
-            .shard
-            .buckets()
-            .map(|bucket| bucket.start())
-            .chain(self.in_journal.iter().copied())
-            .filter(|&start| needs(query, start))
-            .collect();
-        let mut in_memory = Vec::new();
-        for start in starts {
-            if self.in_journal.contains(&start) {
-                // Commits may cover some of it by now.
-                match committed.coverage(start, self.shard.id()) {
-                    Ok(_) => view.in_journal.push(start),
-                    Err(day) if untold.contains_key(&day) => {}
-                    Err(day) => view.unknown.push(day),
-                }
-                continue;
-            }
-            match self.stand(start, committed, days.contains(&DayStart::of(start))) {
-                Ok(Stand::Alone) => in_memory.push(start),
-                Ok(Stand::AloneDespiteCommits) => {
-                    view.whole.push(start);
-                    in_memory.push(start);
-                }
-                Ok(Stand::LeftToCommits) => {}
-                // The answer says so.
-                Err(day) if untold.contains_key(&day) => {}
-                // History is not asked for who is active; that something is missing is told below.
-                Err(_) if !ranges_of(query).any(|(from, to)| (from..to).contains(&start.time())) => {}
-                Ok(Stand::Outdated) => {
-                    question.outdated.store(true, Ordering::Relaxed);
-                    return ShardView::default();
-                }
-                Err(day) => view.unknown.push(day),
-            }
-        }
-        if !view.unknown.is_empty() {
-            return ShardView { unknown: view.unknown, ..ShardView::default() };
-        }
-        // A bucket is open until it has ended and waited for stragglers.
-        let closed_before = now.minus(GRACE);
-        let mark = matches!(pass, OpenPass::Live(_))
-            .then(|| self.shard.mark(|| self.parts.epochs.fetch_add(1, Ordering::Relaxed)));
-        let needed = in_memory.iter().filter_map(|&start| self.shard.bucket(start));
-        let (closed, open): (Vec<_>, Vec<_>) =
-            needed.partition(|bucket| bucket.start().end() <= closed_before);
-        view.closed = closed.into_iter().cloned().collect();
-        view.first_open = open.iter().map(|bucket| bucket.start()).min();
-        let open: Vec<&Bucket> = open.into_iter().map(Arc::as_ref).collect();
-        let gap = self.active_gap(question);
-        if let (OpenPass::Live(marks), Some(mark)) = (pass, mark) {
-            let known = marks.get(&self.shard.id()).filter(|_| !is_near_limit(&open, query, context));
-            let since = known.and_then(|&known| self.shard.since(known));
-            let starts = open.iter().map(|bucket| bucket.start()).collect();
-            view.open = (since.is_none() && !open.is_empty()).then(|| scan_lasting(&open, query, context));
-            view.live = Some(LiveView { mark, open: starts, since });
-            view.active = query.active_from().map(|_| {
-                let all: Vec<&Bucket> =
-                    in_memory.iter().filter_map(|&start| self.shard.bucket(start)).map(Arc::as_ref).collect();
-                let mut active = scan_active(&all, query, context);
-                gap.into_iter().for_each(|gap| active.partial.facts.note_gap(gap));
-                active
-            });
-            return view;
-        }
-        let scan = || match pass {
-            OpenPass::Everything => scan_all(&open, query, context),
-            OpenPass::Order => scan_order_uncut(&open, query, context),
-            OpenPass::Winners(winners) => {
-                let partial = scan_winners(&open, winners, query, context);
-                Scanned { partial, distinct: DistinctCounts::default() }
-            }
-            // That was above.
-            OpenPass::Live(_) => scan_lasting(&open, query, context),
-        };
-        view.open = (!open.is_empty() || gap.is_some()).then(scan);
-        if let (Some(gap), Some(scanned)) = (gap, &mut view.open) {
-            view.first_open = view.first_open.or_else(|| query.active_from());
-            scanned.partial.facts.note_gap(gap);
-        }
-        view
-    }
-
-    /// What the answer lacks of who is active: memory, which alone knows slices, may be without blocks that commits have, where
-    /// it was made after these.
-    fn active_gap(&self, Question { query, committed, .. }: &Question) -> Option<String> {
-        let last = BucketStart::containing(query.as_of.plus(MAX_AHEAD));
-        let lacks = |start: BucketStart| match committed.coverage(start, self.shard.id()) {
-            Ok(None) => false,
-            Ok(Some(coverage)) => self.shard.relation(start, &coverage) != Relation::Whole,
-            Err(_) => true,
-        };
-        let buckets = std::iter::successors(query.active_from(), |start| Some(start.next()));
-        let lacking =
-            buckets.take_while(|&start| start <= last).take(MAX_ACTIVE_BUCKETS).filter(|&start| lacks(start));
-        let complete_at = lacking.last()?.end().plus(active::WINDOW);
-        let minutes = (complete_at.as_unix_ms() - query.as_of.as_unix_ms()).max(0) as u64 / 60_000 + 1;
-        Some(format!(
-            "active: some visitors of the last five minutes are only in history; complete again in {minutes}m"
-        ))
-    }
-
-    /// Whether what is in memory of a bucket counts beside its commits; it is made so that it can be told.
-    fn stand(&mut self, start: BucketStart, committed: &Committed, as_day: bool) -> Result<Stand, DayStart> {
-        let Some(coverage) = committed.coverage(start, self.shard.id())? else { return Ok(Stand::Alone) };
-        match self.shard.relation(start, &coverage) {
-            Relation::Absent => Ok(Stand::LeftToCommits),
-            Relation::Remainder => Ok(Stand::Alone),
-            Relation::Whole if !as_day => Ok(Stand::AloneDespiteCommits),
-            // The journal may lack what was committed since.
-            _ if committed.version() < self.parts.committed.borrow().version() => Ok(Stand::Outdated),
-            Relation::Whole | Relation::Mixed => {
-                wait_for_journal(&self.parts, self.shard.id());
-                self.shard.forget(start);
-                self.evicted_at = self.evicted_at.max(committed.version());
-                for block in uncovered(&self.parts, self.shard.id(), start, &coverage) {
-                    if let Err(error) = self.shard.restore(&block, &|of| of == start) {
-                        tracing::error!(shard = %self.shard.id(), %error, "a block of the journal cannot be read any more");
-                    }
-                }
-                let is_there = self.shard.bucket(start).is_some();
-                Ok(if is_there { Stand::Alone } else { Stand::LeftToCommits })
-            }
         }
     }
 
@@ -486,16 +343,4 @@ impl State {
         }
         Ok(receipts.into_iter().map(|((start, site), facts)| (start, site, facts)).collect())
     }
-}
-
-/// How what is in memory of a bucket stands to its commits.
-enum Stand {
-    /// It counts, beside what is committed.
-    Alone,
-    /// It counts, instead of what is committed.
-    AloneDespiteCommits,
-    /// Commits have all of it.
-    LeftToCommits,
-    /// It cannot be told: more is committed than the query knows.
-    Outdated,
 }

@@ -5,6 +5,7 @@ use futures::StreamExt as _;
 use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_proto::v1::RefusalReason;
+use tidemark_proto::v1::admin_client::AdminClient;
 use tidemark_proto::v1::cluster_client::ClusterClient;
 use tidemark_proto::v1::ingest_client::IngestClient;
 use tidemark_rollup::canonical::KeepParams;
@@ -90,10 +91,39 @@ async fn a_block_that_is_not_brought_to_an_owner_that_is_known_is_refused() {
         let request = v1::ApplyRequest {
             shard_count: 8,
             blocks: vec![block.clone()],
-            writers: vec![v1::Writers { nodes: writers.clone() }],
+            writers: vec![v1::Writers { nodes: writers.clone(), again: false }],
         };
         let ack = client.apply(request).await.unwrap().into_inner().acks.remove(0);
         let refused = ack.refused.as_ref().map(v1::Refusal::reason);
         assert_eq!(refused, (!taken).then_some(RefusalReason::OwnersDiffer), "{writers:?}");
     }
+}
+
+#[tokio::test]
+async fn receipts_tell_what_senders_sent_again_and_not_what_members_bring_one_another_again() {
+    let cluster = Cluster::of(&["a"], |_| {}).await;
+    let mut client = ClusterClient::connect(cluster.url(0)).await.unwrap();
+    let rules = Rules {
+        schema: None,
+        keep_params: &KeepParams::all(),
+        times: TimeRules::default(),
+        shards: ShardCount::new(8).unwrap(),
+    };
+    let block = split(&batch(1, pages(1)), &rules, FixedClock.now()).unwrap().blocks.remove(0);
+    let writers = vec![NodeId::new("a").unwrap().key()];
+    let mut duplicates = Vec::new();
+    for again in [false, true, true, false] {
+        let request = v1::ApplyRequest {
+            shard_count: 8,
+            blocks: vec![block.clone()],
+            writers: vec![v1::Writers { nodes: writers.clone(), again }],
+        };
+        let ack = client.apply(request).await.unwrap().into_inner().acks.remove(0);
+        assert_eq!((ack.refused, ack.accepted), (None, 1));
+        let mut admin = AdminClient::connect(cluster.url(0)).await.unwrap();
+        let asked = v1::ReceiptsRequest { from_s: 0, to_s: 1_800_000_000, ..v1::ReceiptsRequest::default() };
+        let reply = admin.receipts(asked).await.unwrap().into_inner();
+        duplicates.push(reply.receipts.iter().map(|receipt| receipt.duplicate).sum::<u64>());
+    }
+    assert_eq!(duplicates, [0, 0, 0, 1]);
 }
