@@ -9,6 +9,7 @@ use crate::history::receipt::ReceiptOptions;
 use crate::history::retain::RetainOptions;
 use crate::history::segments::SegmentsOptions;
 use crate::history::verify::VerifyOptions;
+use crate::loadgen::LoadgenOptions;
 use crate::members::NodeOptions;
 use crate::query::QueryOptions;
 use crate::replay::ReplayCommand;
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Watch(WatchOptions),
     /// Send the hits of access logs as events
     Replay(ReplayCommand),
+    /// Make load by the clock, measure it, and prove the counts
+    Loadgen(Box<LoadgenOptions>),
     /// Print the members of a cluster: what each is about to do, what it owns, and how far it is behind
     Members(NodeOptions),
     /// Print which nodes own each shard

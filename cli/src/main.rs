@@ -8,6 +8,7 @@ mod command_line;
 mod demo;
 mod failure;
 mod history;
+mod loadgen;
 mod members;
 mod output;
 mod query;
@@ -63,6 +64,7 @@ async fn run(line: CommandLine) -> anyhow::Result<()> {
         Command::Query(options) => query::run(&options).await,
         Command::Watch(options) => watch::run(&options).await,
         Command::Replay(options) => replay::run(&options).await,
+        Command::Loadgen(options) => loadgen::run(&options).await,
         Command::Members(options) => members::members(&options).await,
         Command::Placement(options) => members::placement(&options).await,
         Command::Drain(options) => members::drain(&options).await,

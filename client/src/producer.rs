@@ -145,6 +145,11 @@ impl Producer {
         self.id
     }
 
+    /// The number of the batch that was taken last: its blocks', and that of the same events sent as rows. 0 before the first one.
+    pub fn last_seq(&self) -> u64 {
+        self.next_seq.saturating_sub(1)
+    }
+
     /// What was in the spool at the start.
     pub fn found(&self) -> &SpoolFound {
         &self.found

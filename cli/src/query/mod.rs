@@ -17,7 +17,7 @@ use tidemark_proto::v1;
 use tidemark_rollup::time::Granularity;
 
 /// Where a coordinator is unless one is named.
-const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:8100";
+pub(crate) const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:8100";
 
 /// A question.
 #[derive(Clone, Debug, Args)]

@@ -1,0 +1,115 @@
+//! Who asks while events come in: queries by the clock, and subscribers.
+//!
+//! Owns: which questions, when they are due, and noting when they are answered.
+//! Does not own: events (`sender`).
+
+use super::run::RunOptions;
+use super::sender::Shared;
+use super::traffic::Names;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::sync::Arc;
+use std::time::Duration;
+use tidemark_client::{Event, QueryClient, Subscription};
+use tidemark_proto::v1;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Queries under way at a time. Beyond it they wait here, and that is part of their latency.
+const AT_A_TIME: usize = 256;
+/// How often subscribers are updated.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// A question about a site, one of the kinds that a dashboard asks.
+pub(super) fn question(names: &Names, random: &mut StdRng) -> v1::Query {
+    let site = names.site(random.random_range(0..names.site_count())).to_owned();
+    let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let query = v1::Query { site, from: "-30m".to_owned(), ..v1::Query::default() };
+    match random.random_range(0..3) {
+        0 => v1::Query { group_by: list(&["url"]), measures: list(&["views"]), limit: 10, ..query },
+        1 => v1::Query {
+            from: "-1h".to_owned(),
+            granularity: "5m".to_owned(),
+            measures: list(&["views", "visitors", "load_ms.p95"]),
+            ..query
+        },
+        _ => v1::Query {
+            group_by: list(&["referrer"]),
+            measures: list(&["views", "visitors"]),
+            limit: 10,
+            ..query
+        },
+    }
+}
+
+/// Asks by the clock until the schedule ends; returns when everything is answered.
+pub(super) async fn ask(
+    options: Arc<RunOptions>,
+    client: QueryClient,
+    names: Arc<Names>,
+    shared: Arc<Shared>,
+    started: Instant,
+    stop: CancellationToken,
+) {
+    let mut random = StdRng::seed_from_u64(options.seed ^ 0x51);
+    let room = Arc::new(Semaphore::new(AT_A_TIME));
+    let mut asked = JoinSet::new();
+    let step = Duration::from_secs_f64(1.0 / options.queries_per_second);
+    let mut due = Duration::ZERO;
+    while due < options.schedule.duration {
+        if stop.run_until_cancelled(tokio::time::sleep_until(started + due)).await.is_none() {
+            break;
+        }
+        // The semaphore is never closed.
+        let Ok(turn) = Arc::clone(&room).acquire_owned().await else { return };
+        let (client, shared, query) = (client.clone(), Arc::clone(&shared), question(&names, &mut random));
+        asked.spawn(async move {
+            let answer = client.query(query).await;
+            let latency = started.elapsed().saturating_sub(due);
+            shared.notes().timeline.note(due, |then| match &answer {
+                Ok(answer) => {
+                    then.answered.add(latency);
+                    let complete = answer.facts.as_ref().is_some_and(|facts| facts.complete);
+                    then.partial_queries += u64::from(!complete);
+                }
+                Err(_) => then.failed_queries += 1,
+            });
+            drop(turn);
+        });
+        while asked.try_join_next().is_some() {}
+        due += step;
+    }
+    while asked.join_next().await.is_some() {}
+}
+
+/// Follows one question until `stop`, and counts its updates.
+pub(super) async fn subscribe(
+    options: Arc<RunOptions>,
+    coordinator: String,
+    number: u32,
+    names: Arc<Names>,
+    shared: Arc<Shared>,
+    started: Instant,
+    stop: CancellationToken,
+) {
+    // Fifty different ones, so that some have the same, as readers of one dashboard do.
+    let mut random = StdRng::seed_from_u64(options.seed ^ (u64::from(number % 50) << 8));
+    let questions = vec![question(&names, &mut random)];
+    let seed = options.seed ^ u64::from(number);
+    let Ok(mut subscription) = Subscription::new(vec![coordinator], questions, EVERY, seed) else { return };
+    loop {
+        match stop.run_until_cancelled(subscription.next()).await {
+            None => return,
+            Some(Ok(Event::Answer { .. })) => {
+                shared.notes().timeline.note(started.elapsed(), |now| now.updates += 1);
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a subscriber gives up");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! A run as JSON.
+
+use super::{milliseconds, told};
+use crate::load::measured::{Latencies, Measured};
+use crate::load::run::RunReport;
+use serde_json::{Map, Value, json};
+
+/// The run as one object. Latencies are in milliseconds.
+pub fn json(report: &RunReport) -> Value {
+    let total = report.total();
+    let part_s = report.timeline.part().as_secs();
+    let part = |(number, part): (u64, &Measured)| {
+        json!({
+            "atS": number * part_s,
+            "due": part.due,
+            "sent": part.sent,
+            "accepted": part.accepted,
+            "acknowledgedMs": latencies(&part.acknowledged),
+            "answered": part.answered.count(),
+            "answeredMs": latencies(&part.answered),
+            "updates": part.updates,
+        })
+    };
+    let parts: Vec<Value> = (0..).zip(report.timeline.parts()).map(part).collect();
+    let seconds = report.took.as_secs_f64();
+    json!({
+        "options": report.options,
+        "tookS": seconds,
+        "offeredPerS": total.due as f64 / report.options.schedule.duration.as_secs_f64(),
+        "achievedPerS": total.accepted as f64 / seconds.max(f64::MIN_POSITIVE),
+        "due": total.due,
+        "sent": total.sent,
+        "accepted": total.accepted,
+        "rejected": total.rejected,
+        "undelivered": total.undelivered,
+        "sentTwice": total.duplicates,
+        "retries": report.retries,
+        "acknowledgedMs": latencies(&total.acknowledged),
+        "queries": {
+            "answered": total.answered.count(),
+            "partial": total.partial_queries,
+            "failed": total.failed_queries,
+            "answeredMs": latencies(&total.answered),
+        },
+        "updates": total.updates,
+        "verdict": report.verdict,
+        "good": report.is_good(),
+        "partS": part_s,
+        "parts": parts,
+    })
+}
+
+fn latencies(of: &Latencies) -> Value {
+    let told = told(of).into_iter().map(|(name, duration)| (name.to_owned(), json!(milliseconds(duration))));
+    Value::Object(told.collect::<Map<_, _>>())
+}
