@@ -250,6 +250,19 @@ impl Cluster {
         }
     }
 
+    /// Waits until every node has heard of its store, so that no answer lacks history.
+    pub async fn until_history_is_read(&self) {
+        let deadline = tokio::time::Instant::now() + crate::PATIENCE;
+        loop {
+            let facts = self.http.query(serde_json::json!({ "site": "*" })).await["facts"].clone();
+            if facts["complete"] == true {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "history is not read: {facts}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Stops a node and waits until it is gone: it hands over what it can, and leaves.
     pub async fn stop_node(&mut self, node: usize) {
         let Running { node, token, _gossip } = self.nodes[node].take().expect("the node runs");

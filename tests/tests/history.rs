@@ -40,6 +40,7 @@ async fn restart(cluster: &mut Cluster, nodes: usize, change: impl Fn(&mut NodeC
         cluster.stop_node(node).await;
         cluster.start_node_with(node, &change).await;
     }
+    cluster.until_history_is_read().await;
 }
 
 /// A command on the history of a cluster, over all time.

@@ -53,6 +53,7 @@ async fn restart(cluster: &mut Cluster, change: impl Fn(&mut NodeConfig)) {
         cluster.stop_node(node).await;
         cluster.start_node_with(node, &change).await;
     }
+    cluster.until_history_is_read().await;
 }
 
 fn cached(cluster: &Cluster) -> usize {
