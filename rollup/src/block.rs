@@ -130,6 +130,8 @@ pub struct DecodedBlock {
     pub(crate) dimensions: Vec<NamedIds>,
     pub(crate) values: Vec<NamedValues>,
     pub(crate) rejected: Vec<RejectedEvents>,
+    /// Per event: milliseconds since the block's base; room that is reused.
+    offsets: Vec<u64>,
 }
 
 /// A distinct (site, URL) pair of a block.
@@ -324,11 +326,10 @@ impl DecodedBlock {
             return Err(BlockError::Malformed("kinds"));
         }
         column(&columns.visitor, len, "visitors")?.read_into(len, &mut self.visitor);
-        let mut offsets = Vec::new();
-        column(&columns.time, len, "times")?.read_into(len, &mut offsets);
+        column(&columns.time, len, "times")?.read_into(len, &mut self.offsets);
         let base = columns.base_time_ms;
         self.time_ms.clear();
-        self.time_ms.extend(offsets.into_iter().map(|offset| base.saturating_add_unsigned(offset)));
+        self.time_ms.extend(self.offsets.iter().map(|&offset| base.saturating_add_unsigned(offset)));
         Ok(())
     }
 

@@ -100,6 +100,11 @@ impl Cluster {
         self.nodes.iter().flatten().map(|node| cpu_seconds(node.id())).sum()
     }
 
+    /// Resident memory of all nodes together.
+    pub fn memory_bytes(&self) -> u64 {
+        self.nodes.iter().flatten().map(|node| resident_bytes(node.id())).sum()
+    }
+
     /// CPU time of the coordinator.
     pub fn coordinator_cpu_seconds(&self) -> f64 {
         cpu_seconds(self.coordinator_process.id())
@@ -132,11 +137,18 @@ impl Cluster {
     }
 }
 
-fn cpu_seconds(pid: u32) -> f64 {
+/// CPU time of a process, user and system; 0 where there is none.
+pub fn cpu_seconds(pid: u32) -> f64 {
     let text = std::fs::read_to_string(Path::new(&format!("/proc/{pid}/stat"))).unwrap_or_default();
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
     (ticks(11) + ticks(12)) / 100.0
+}
+
+fn resident_bytes(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// Batches of events of many pages and visitors on so many sites, without times: they are of the moment of sealing.

@@ -85,7 +85,7 @@ async fn blocks_and_rows_of_a_run_are_counted_as_they_were_sent() {
         // More than one number for each URL that was visited.
         assert!(verdict.compared > 500, "{verdict:?}");
         assert!(total.duplicates > 0 && total.updates > 0, "{}", report::text(&report));
-        assert_eq!((total.answered.count() + total.failed_queries, total.acknowledged.count()), (40, 6_000));
+        assert_eq!((total.answers().count() + total.failed_queries, total.acknowledged.count()), (40, 6_000));
     }
 }
 

@@ -80,8 +80,8 @@ fn draw(frame: &mut Frame<'_>, timeline: &Timeline, elapsed: Duration, schedule:
     let mut lines =
         vec![Line::raw(latency("acknowledged, last second", last.map(|part| &part.acknowledged)))];
     lines.push(Line::raw(latency("acknowledged, all so far", Some(&total.acknowledged))));
-    if total.answered.count() + total.failed_queries + total.updates > 0 {
-        let answered = latency("queries", Some(&total.answered));
+    if total.answers().count() + total.failed_queries + total.updates > 0 {
+        let answered = latency("queries", Some(&total.answers()));
         lines.push(Line::raw(format!(
             "{answered}  failed {}  updates {}",
             total.failed_queries, total.updates

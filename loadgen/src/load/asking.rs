@@ -3,6 +3,7 @@
 //! Owns: which questions, when they are due, and noting when they are answered.
 //! Does not own: events (`sender`).
 
+use super::measured::QUESTIONS;
 use super::run::RunOptions;
 use super::sender::Shared;
 use super::traffic::Names;
@@ -22,26 +23,25 @@ const AT_A_TIME: usize = 256;
 /// How often subscribers are updated.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// A question about a site, one of the kinds that a dashboard asks.
-pub(super) fn question(names: &Names, random: &mut StdRng) -> v1::Query {
+/// A question about a site, and which of the [kinds](QUESTIONS) it is.
+fn question(names: &Names, random: &mut StdRng) -> (usize, v1::Query) {
     let site = names.site(random.random_range(0..names.site_count())).to_owned();
     let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-    let query = v1::Query { site, from: "-30m".to_owned(), ..v1::Query::default() };
-    match random.random_range(0..3) {
-        0 => v1::Query { group_by: list(&["url"]), measures: list(&["views"]), limit: 10, ..query },
-        1 => v1::Query {
+    let query = v1::Query { site, from: "-30m".to_owned(), limit: 10, ..v1::Query::default() };
+    let kind = random.random_range(0..QUESTIONS.len());
+    let query = match QUESTIONS[kind] {
+        "topUrls" => v1::Query { group_by: list(&["url"]), measures: list(&["views"]), ..query },
+        "topReferrers" => {
+            v1::Query { group_by: list(&["referrer"]), measures: list(&["views", "visitors"]), ..query }
+        }
+        _ => v1::Query {
             from: "-1h".to_owned(),
             granularity: "5m".to_owned(),
             measures: list(&["views", "visitors", "load_ms.p95"]),
             ..query
         },
-        _ => v1::Query {
-            group_by: list(&["referrer"]),
-            measures: list(&["views", "visitors"]),
-            limit: 10,
-            ..query
-        },
-    }
+    };
+    (kind, query)
 }
 
 /// Asks by the clock until the schedule ends; returns when everything is answered.
@@ -64,13 +64,14 @@ pub(super) async fn ask(
         }
         // The semaphore is never closed.
         let Ok(turn) = Arc::clone(&room).acquire_owned().await else { return };
-        let (client, shared, query) = (client.clone(), Arc::clone(&shared), question(&names, &mut random));
+        let (client, shared) = (client.clone(), Arc::clone(&shared));
+        let (kind, query) = question(&names, &mut random);
         asked.spawn(async move {
             let answer = client.query(query).await;
             let latency = started.elapsed().saturating_sub(due);
             shared.notes().timeline.note(due, |then| match &answer {
                 Ok(answer) => {
-                    then.answered.add(latency);
+                    then.answered[kind].add(latency);
                     let complete = answer.facts.as_ref().is_some_and(|facts| facts.complete);
                     then.partial_queries += u64::from(!complete);
                 }
@@ -96,7 +97,7 @@ pub(super) async fn subscribe(
 ) {
     // Fifty different ones, so that some have the same, as readers of one dashboard do.
     let mut random = StdRng::seed_from_u64(options.seed ^ (u64::from(number % 50) << 8));
-    let questions = vec![question(&names, &mut random)];
+    let questions = vec![question(&names, &mut random).1];
     let seed = options.seed ^ u64::from(number);
     let Ok(mut subscription) = Subscription::new(vec![coordinator], questions, EVERY, seed) else { return };
     loop {

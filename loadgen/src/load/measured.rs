@@ -63,6 +63,9 @@ impl Latencies {
     }
 }
 
+/// The kinds of questions that are asked, by name.
+pub const QUESTIONS: [&str; 3] = ["topUrls", "series", "topReferrers"];
+
 /// What was measured in a while.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
@@ -80,8 +83,8 @@ pub struct Measured {
     pub duplicates: u64,
     /// From when an event was due until it was acknowledged.
     pub acknowledged: Latencies,
-    /// Queries that were answered, from when they were due.
-    pub answered: Latencies,
+    /// Queries that were answered, from when they were due, by [kind](QUESTIONS).
+    pub answered: [Latencies; QUESTIONS.len()],
     /// Queries that failed,
     pub failed_queries: u64,
     /// and those that were answered in part.
@@ -92,7 +95,18 @@ pub struct Measured {
 
 impl Measured {
     fn coarse() -> Self {
-        Self { acknowledged: Latencies::of_digits(2), answered: Latencies::of_digits(2), ..Self::default() }
+        Self {
+            acknowledged: Latencies::of_digits(2),
+            answered: std::array::from_fn(|_| Latencies::of_digits(2)),
+            ..Self::default()
+        }
+    }
+
+    /// Answers of all kinds together.
+    pub fn answers(&self) -> Latencies {
+        let mut all = Latencies(Histogram::new_from(&self.answered[0].0));
+        self.answered.iter().for_each(|of_kind| all.merge(of_kind));
+        all
     }
 
     /// Adds another while.
@@ -104,7 +118,7 @@ impl Measured {
         self.rejected += other.rejected;
         self.duplicates += other.duplicates;
         self.acknowledged.merge(&other.acknowledged);
-        self.answered.merge(&other.answered);
+        self.answered.iter_mut().zip(&other.answered).for_each(|(mine, theirs)| mine.merge(theirs));
         self.failed_queries += other.failed_queries;
         self.partial_queries += other.partial_queries;
         self.updates += other.updates;

@@ -35,9 +35,9 @@ pub fn html(report: &RunReport) -> String {
     // Writing to a string cannot fail.
     let _ = write!(body, "<h1>{}</h1><pre>{}</pre>", escape(&title), escape(&super::text(report)));
     plot(&mut body, "Events per second, by when they were due", &rates, &over_time(parts.len(), part_s));
-    latencies(&mut body, "From due to acknowledged", report, |measured| &measured.acknowledged);
-    if report.total().answered.count() > 0 {
-        latencies(&mut body, "Queries, from due to answered", report, |measured| &measured.answered);
+    latencies(&mut body, "From due to acknowledged", report, |measured| measured.acknowledged.clone());
+    if report.total().answers().count() > 0 {
+        latencies(&mut body, "Queries, from due to answered", report, Measured::answers);
     }
     let settings = serde_json::to_string_pretty(&report.options).unwrap_or_default();
     let _ = write!(body, "<details><summary>Settings</summary><pre>{}</pre></details>", escape(&settings));
@@ -52,11 +52,11 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;mar
 color:#222;background:#fff}svg{width:100%;height:auto;font-size:12px}pre{overflow-x:auto}\
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}}";
 
-fn latencies(out: &mut String, of: &str, report: &RunReport, which: impl Fn(&Measured) -> &Latencies) {
-    let parts = report.timeline.parts();
+fn latencies(out: &mut String, of: &str, report: &RunReport, which: impl Fn(&Measured) -> Latencies) {
+    let parts: Vec<Latencies> = report.timeline.parts().iter().map(&which).collect();
     let lines = SHARES.map(|(name, share)| Line {
         name,
-        values: parts.iter().map(|part| which(part).quantile(share).map(milliseconds)).collect(),
+        values: parts.iter().map(|part| part.quantile(share).map(milliseconds)).collect(),
     });
     plot(
         out,

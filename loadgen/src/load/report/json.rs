@@ -1,7 +1,7 @@
 //! A run as JSON.
 
 use super::{milliseconds, told};
-use crate::load::measured::{Latencies, Measured};
+use crate::load::measured::{Latencies, Measured, QUESTIONS};
 use crate::load::run::RunReport;
 use serde_json::{Map, Value, json};
 
@@ -16,12 +16,14 @@ pub fn json(report: &RunReport) -> Value {
             "sent": part.sent,
             "accepted": part.accepted,
             "acknowledgedMs": latencies(&part.acknowledged),
-            "answered": part.answered.count(),
-            "answeredMs": latencies(&part.answered),
+            "answered": part.answers().count(),
+            "answeredMs": latencies(&part.answers()),
             "updates": part.updates,
         })
     };
     let parts: Vec<Value> = (0..).zip(report.timeline.parts()).map(part).collect();
+    let by_kind: Map<String, Value> =
+        QUESTIONS.iter().zip(&total.answered).map(|(&kind, of)| (kind.to_owned(), latencies(of))).collect();
     let seconds = report.took.as_secs_f64();
     json!({
         "options": report.options,
@@ -37,10 +39,11 @@ pub fn json(report: &RunReport) -> Value {
         "retries": report.retries,
         "acknowledgedMs": latencies(&total.acknowledged),
         "queries": {
-            "answered": total.answered.count(),
+            "answered": total.answers().count(),
             "partial": total.partial_queries,
             "failed": total.failed_queries,
-            "answeredMs": latencies(&total.answered),
+            "answeredMs": latencies(&total.answers()),
+            "answeredMsByKind": by_kind,
         },
         "updates": total.updates,
         "verdict": report.verdict,

@@ -1,7 +1,7 @@
 //! A run in a few lines.
 
 use super::told;
-use crate::load::measured::Latencies;
+use crate::load::measured::{Latencies, QUESTIONS};
 use crate::load::run::RunReport;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub fn text(report: &RunReport) -> String {
     );
     latencies(&mut out, "acknowledgement, since due", &total.acknowledged);
     if report.options.queries_per_second > 0.0 {
-        let answered = total.answered.count();
+        let answered = total.answers().count();
         let (partial, failed) = (total.partial_queries, total.failed_queries);
         let _ = writeln!(
             out,
@@ -48,7 +48,9 @@ pub fn text(report: &RunReport) -> String {
             whole(partial),
             whole(failed)
         );
-        latencies(&mut out, "answer, since due", &total.answered);
+        for (kind, of) in QUESTIONS.iter().zip(&total.answered) {
+            latencies(&mut out, &format!("answer, since due, {kind}"), of);
+        }
     }
     if report.options.subscribers > 0 {
         let _ = writeln!(
