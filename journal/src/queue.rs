@@ -94,9 +94,13 @@ impl Queue {
     pub(crate) fn push(&self, mut state: MutexGuard<'_, State>, job: Job) {
         state.queued_bytes += job.bytes;
         state.open.insert(job.id, Vec::new());
+        // The writer waits only where nothing is queued, and waking costs a call to the system whether it waits or not.
+        let may_wait = state.jobs.is_empty();
         state.jobs.push_back(job);
         drop(state);
-        self.wake.notify_one();
+        if may_wait {
+            self.wake.notify_one();
+        }
     }
 
     /// Has the writer look after its file although nothing is queued.
