@@ -108,6 +108,26 @@ async fn a_run_is_counted_exactly_although_a_node_is_lost_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_ended_early_is_proved_as_far_as_it_went() {
+    let cluster = cluster(1).await;
+    let schedule = Schedule { shape: Shape::Constant { rate: 500.0 }, duration: Duration::from_secs(3_600) };
+    let options = RunOptions { schedule, ..options(&cluster, 1, Form::Blocks) };
+    let stop = CancellationToken::new();
+    let (begun, beginning) = tokio::sync::oneshot::channel();
+    let ended = stop.clone();
+    let report = tokio::spawn(async move {
+        run(options, Arc::new(SystemClock), ids(), ended, |watched| _ = begun.send(watched)).await.unwrap()
+    });
+    let watched = beginning.await.unwrap();
+    cluster.until("some are counted", |_| watched.timeline().total().accepted > 300).await;
+    stop.cancel();
+    let report = report.await.unwrap();
+    let (total, per_second) = (report.total(), report.offered_per_second());
+    assert!(report.is_good() && total.due > 300 && total.due < 30_000, "{}", report::text(&report));
+    assert!((100.0..510.0).contains(&per_second), "{per_second} are due per second");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_cluster_counts_beyond_what_was_sent_is_told() {
     let cluster = cluster(1).await;
     let short = |seed| RunOptions {

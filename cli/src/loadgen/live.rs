@@ -39,7 +39,9 @@ pub(super) fn show(watched: Watched, schedule: Schedule, over: CancellationToken
             }
         }
         // The report takes its place.
+        let area = terminal.get_frame().area();
         _ = terminal.clear();
+        _ = terminal.set_cursor_position(area.as_position());
     }))
 }
 

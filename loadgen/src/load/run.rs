@@ -192,6 +192,17 @@ impl RunReport {
         self.timeline.total()
     }
 
+    /// Events that were due per second, until the end of the schedule or of the run.
+    pub fn offered_per_second(&self) -> f64 {
+        let lasted = self.options.schedule.duration.min(self.took);
+        self.total().due as f64 / lasted.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Events that were acknowledged per second, until the last of them.
+    pub fn achieved_per_second(&self) -> f64 {
+        self.total().accepted as f64 / self.took.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
     /// Whether everything that was due is acknowledged, and, where that was asked for, counted as it was sent.
     pub fn is_good(&self) -> bool {
         let total = self.total();

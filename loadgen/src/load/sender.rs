@@ -146,7 +146,8 @@ impl Sender {
         let mut sending = Sending {
             options: &self.options,
             number: self.number,
-            traffic: &mut self.traffic,
+            traffic: &self.traffic,
+            viral: viral(&self.options),
             clock: self.clock.as_ref(),
             shared: &self.shared,
             wall_start: self.clock.now().minus(started.elapsed()),
@@ -169,7 +170,9 @@ impl Sender {
 struct Sending<'a> {
     options: &'a RunOptions,
     number: u32,
-    traffic: &'a mut Traffic,
+    traffic: &'a Traffic,
+    /// The numbers, of all producers' events, of those that are due while a URL is viral.
+    viral: std::ops::Range<u64>,
     clock: &'a dyn Clock,
     shared: &'a Arc<Shared>,
     wall_start: EventTime,
@@ -227,8 +230,9 @@ impl Sending<'_> {
         let (first, last) = (due_at(self.sent), due_at(self.sent + events - 1));
         let step = (last - first).as_secs_f64() / events.max(1) as f64;
         let made = (0..events).map(|at| {
-            let elapsed = first + Duration::from_secs_f64(step * at as f64);
-            self.traffic.next(elapsed, self.wall_start.plus(elapsed))
+            let (number, due) = (self.sent + at, first + Duration::from_secs_f64(step * at as f64));
+            let is_viral = self.viral.contains(&(number * producers + u64::from(self.number)));
+            self.traffic.event(number, is_viral, self.wall_start.plus(due))
         });
         let made = made.collect();
         self.sent += events;
@@ -238,7 +242,7 @@ impl Sending<'_> {
     /// Sends a batch, as soon as there is room; nothing where that does not come within the run.
     async fn send(&mut self, line: &mut Line, batch: Batch) -> Option<OnItsWay> {
         let (sealed_at, count) = (self.clock.now(), batch.made.len() as u64);
-        let is_sent_twice = self.traffic.is_sent_twice();
+        let is_sent_twice = self.traffic.is_sent_twice(self.sent);
         let names = Arc::clone(&self.shared.names);
         let (seq, outcome): (u64, BoxFuture<'static, Outcome>) = match line {
             Line::Blocks(producer) => {
@@ -269,6 +273,12 @@ impl Sending<'_> {
         let ended = self.stopped.unwrap_or(self.options.schedule.duration);
         self.started.elapsed() > ended + self.options.retry_for
     }
+}
+
+fn viral(options: &RunOptions) -> std::ops::Range<u64> {
+    options.profile.viral.map_or(0..0, |viral| {
+        options.schedule.due(viral.after)..options.schedule.due(viral.after + viral.lasts)
+    })
 }
 
 fn rows_of(batch: &Batch, names: &Arc<Names>) -> Arc<dyn Fn() -> Vec<v1::Event> + Send + Sync> {

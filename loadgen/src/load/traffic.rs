@@ -1,11 +1,11 @@
 //! Made-up events.
 //!
-//! Owns: what each event of a run is: a function of the profile, the seed, the producer and the event's moment.
+//! Owns: what each event of a run is: a function of the profile, the seed, the producer, and the event's number and moment.
 //! Does not own: the settings (`profile`), when events are due (`schedule`).
 
 use super::profile::Profile;
 use bytes::Bytes;
-use rand::rngs::StdRng;
+use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Distribution as _, LogNormal, Zipf};
 use std::time::Duration;
@@ -134,16 +134,14 @@ impl Made {
     }
 }
 
-/// The events of one producer, one after another.
+/// The events of one producer. Each is a function of its number, so that it does not matter which are sent together.
 #[derive(Debug)]
 pub struct Traffic {
     profile: Profile,
-    random: StdRng,
     ranks: Zipf<f64>,
     load_ms: LogNormal<f64>,
-    /// Visitors of different producers are others where they are new.
-    new_visitors: u64,
     seed: u64,
+    producer: u32,
 }
 
 impl Traffic {
@@ -155,58 +153,55 @@ impl Traffic {
         let ranks = Zipf::new(f64::from(profile.urls), profile.url_exponent);
         let load_ms = LogNormal::new(profile.load_ms_median.ln(), profile.load_ms_sigma);
         let (Ok(ranks), Ok(load_ms)) = (ranks, load_ms) else { unreachable!("the profile is checked") };
-        Self {
-            random: StdRng::seed_from_u64(seed ^ u64::from(producer).rotate_left(32)),
-            ranks,
-            load_ms,
-            new_visitors: u64::from(producer) << 40,
-            seed,
-            profile: profile.clone(),
-        }
+        Self { profile: profile.clone(), ranks, load_ms, seed, producer }
     }
 
-    /// The next event, which is due so long after the beginning, at `now`.
-    pub fn next(&mut self, elapsed: Duration, now: EventTime) -> Made {
-        let url = self.url(elapsed);
-        let is_new = self.random.random_bool(self.profile.new_visitors);
-        let visitor = if is_new {
-            self.new_visitors += 1;
-            hash(self.new_visitors, self.seed)
-        } else {
-            hash(self.random.random_range(0..self.profile.visitors), !self.seed)
+    /// The event of this number, which is due at `due`.
+    pub fn event(&self, number: u64, is_viral: bool, due: EventTime) -> Made {
+        let mut random = self.random(number);
+        let url = self.url(is_viral, &mut random);
+        let is_new = random.random_bool(self.profile.new_visitors);
+        let visitor = match is_new {
+            // Other producers' new visitors are others.
+            true => hash(u64::from(self.producer) << 40 | number, self.seed),
+            false => hash(random.random_range(0..self.profile.visitors), !self.seed),
         };
-        let referrer = self.random.random_range(0..self.profile.referrers) as u16;
+        let referrer = random.random_range(0..self.profile.referrers) as u16;
         let values = [
             referrer,
             referrer % CHANNELS.len() as u16,
-            self.random.random_range(0..self.profile.countries) as u16,
-            self.random.random_range(0..DEVICES.len()) as u16,
+            random.random_range(0..self.profile.countries) as u16,
+            random.random_range(0..DEVICES.len()) as u16,
             u16::from(is_new),
         ];
-        let late = self.random.random_bool(self.profile.late);
-        let by = if late { self.profile.late_by.mul_f64(self.random.random()) } else { Duration::ZERO };
+        let is_late = random.random_bool(self.profile.late);
+        let by = if is_late { self.profile.late_by.mul_f64(random.random()) } else { Duration::ZERO };
         Made {
             url,
             values,
             visitor,
-            load_ms: self.load_ms.sample(&mut self.random).min(MAX_LOAD_MS) as i64,
-            engaged_ms: self.random.random_range(0..MAX_ENGAGED_MS),
-            time: now.minus(by),
+            load_ms: self.load_ms.sample(&mut random).min(MAX_LOAD_MS) as i64,
+            engaged_ms: random.random_range(0..MAX_ENGAGED_MS),
+            time: due.minus(by),
         }
     }
 
-    /// Whether the batch at hand is to be sent once more.
-    pub fn is_sent_twice(&mut self) -> bool {
-        self.random.random_bool(self.profile.duplicates)
+    /// Whether the batch that ends before the event of this number is to be sent once more.
+    pub fn is_sent_twice(&self, before: u64) -> bool {
+        self.random(!before).random_bool(self.profile.duplicates)
     }
 
-    fn url(&mut self, elapsed: Duration) -> u32 {
-        let viral =
-            self.profile.viral.filter(|viral| (viral.after..viral.after + viral.lasts).contains(&elapsed));
-        // One in the middle, which nobody wanted before.
-        match viral.is_some_and(|viral| self.random.random_bool(viral.share)) {
+    fn random(&self, number: u64) -> Xoshiro256PlusPlus {
+        let of_producer = self.seed ^ u64::from(self.producer).rotate_left(32);
+        Xoshiro256PlusPlus::seed_from_u64(hash(number, of_producer))
+    }
+
+    fn url(&self, is_viral: bool, random: &mut Xoshiro256PlusPlus) -> u32 {
+        let viral = self.profile.viral.filter(|_| is_viral);
+        match viral.is_some_and(|viral| random.random_bool(viral.share)) {
+            // One in the middle, which nobody wanted before.
             true => self.profile.urls / 2,
-            false => self.ranks.sample(&mut self.random) as u32 - 1,
+            false => self.ranks.sample(random) as u32 - 1,
         }
     }
 }
@@ -220,13 +215,12 @@ fn hash(number: u64, seed: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::load::profile::Viral;
-    use std::collections::BTreeMap;
 
     const NOW: EventTime = EventTime::from_unix_ms(1_700_000_000_000);
 
-    fn made(profile: &Profile, producer: u32, events: usize) -> Vec<Made> {
-        let mut traffic = Traffic::new(profile, 7, producer);
-        (0..events).map(|at| traffic.next(Duration::from_millis(at as u64), NOW)).collect()
+    fn made(profile: &Profile, producer: u32, events: u64) -> Vec<Made> {
+        let traffic = Traffic::new(profile, 7, producer);
+        (0..events).map(|number| traffic.event(number, false, NOW)).collect()
     }
 
     #[test]
@@ -234,6 +228,8 @@ mod tests {
         let profile = Profile::default();
         assert_eq!(made(&profile, 0, 1000), made(&profile, 0, 1000));
         assert_ne!(made(&profile, 0, 1000), made(&profile, 1, 1000));
+        let traffic = Traffic::new(&profile, 7, 0);
+        assert_eq!(traffic.event(999, false, NOW), made(&profile, 0, 1000)[999], "in whatever order");
     }
 
     #[test]
@@ -255,20 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn a_viral_url_takes_its_share_for_a_while() {
-        let lasts = Duration::from_secs(2);
-        let viral = Viral { share: 0.5, after: Duration::from_secs(1), lasts };
-        let profile = Profile { viral: Some(viral), ..Profile::default() };
-        let events = made(&profile, 0, 4_000);
-        let mut by_second: BTreeMap<usize, usize> = BTreeMap::new();
-        for (at, _) in events.iter().enumerate().filter(|(_, made)| made.url == 100_000) {
-            *by_second.entry(at / 1000).or_default() += 1;
-        }
-        let hits = [0, 1, 2, 3].map(|second| by_second.get(&second).copied().unwrap_or_default());
-        assert!(
-            hits[0] < 5 && hits[3] < 5 && (430..570).contains(&hits[1]) && (430..570).contains(&hits[2]),
-            "{hits:?}"
-        );
+    fn a_viral_url_takes_its_share_while_it_is_viral() {
+        let profile = Profile { viral: Some(Viral::default()), ..Profile::default() };
+        let traffic = Traffic::new(&profile, 7, 0);
+        let hits = |is_viral| {
+            (0..1_000).filter(|&number| traffic.event(number, is_viral, NOW).url == 100_000).count()
+        };
+        assert!(hits(false) < 5 && (430..570).contains(&hits(true)), "{} and {}", hits(false), hits(true));
     }
 
     #[test]

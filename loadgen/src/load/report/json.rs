@@ -24,12 +24,11 @@ pub fn json(report: &RunReport) -> Value {
     let parts: Vec<Value> = (0..).zip(report.timeline.parts()).map(part).collect();
     let by_kind: Map<String, Value> =
         QUESTIONS.iter().zip(&total.answered).map(|(&kind, of)| (kind.to_owned(), latencies(of))).collect();
-    let seconds = report.took.as_secs_f64();
     json!({
         "options": report.options,
-        "tookS": seconds,
-        "offeredPerS": total.due as f64 / report.options.schedule.duration.as_secs_f64(),
-        "achievedPerS": total.accepted as f64 / seconds.max(f64::MIN_POSITIVE),
+        "tookS": report.took.as_secs_f64(),
+        "offeredPerS": report.offered_per_second(),
+        "achievedPerS": report.achieved_per_second(),
         "due": total.due,
         "sent": total.sent,
         "accepted": total.accepted,

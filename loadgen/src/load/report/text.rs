@@ -13,8 +13,7 @@ const LISTED: usize = 10;
 pub fn text(report: &RunReport) -> String {
     let (total, mut out) = (report.total(), String::new());
     let seconds = report.took.as_secs_f64();
-    let offered = total.due as f64 / report.options.schedule.duration.as_secs_f64();
-    let achieved = total.accepted as f64 / seconds.max(f64::MIN_POSITIVE);
+    let (offered, achieved) = (report.offered_per_second(), report.achieved_per_second());
     // Writing to a string cannot fail.
     let _ = writeln!(out, "offered       {} events, {}/s", whole(total.due), whole(offered as u64));
     let _ = writeln!(
