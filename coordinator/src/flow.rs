@@ -16,6 +16,7 @@ pub(crate) use json::FlowJson;
 use crate::fanout::{Deadline, ask_all};
 use crate::metrics::CoordinatorMetrics;
 use crate::peers::Peers;
+use crate::place::Place;
 use crate::plan::Peer;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -25,7 +26,7 @@ use tidemark_rollup::member::{Role, View};
 use tidemark_rollup::placement::{Placement, Replication};
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::Clock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -120,7 +121,7 @@ impl Flows {
             every,
             due: Instant::now(),
             shutdown: self.shutdown.clone(),
-            _place: Place::new(place, &self.shared.metrics),
+            _place: Place::new(place, self.shared.metrics.flow_watchers()),
             _upstream: upstream,
         })
     }
@@ -226,24 +227,5 @@ impl FlowFeed {
         // A little early rather than one report later.
         self.due = Instant::now() + self.every * 9 / 10;
         Ok(next)
-    }
-}
-
-/// A watcher's place, and its part of the gauge.
-struct Place {
-    metrics: CoordinatorMetrics,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    fn new(permit: OwnedSemaphorePermit, metrics: &CoordinatorMetrics) -> Self {
-        metrics.flow_watched();
-        Self { metrics: metrics.clone(), _permit: permit }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.metrics.flow_unwatched();
     }
 }

@@ -41,6 +41,7 @@ mod flow;
 mod http;
 mod json;
 mod peers;
+mod place;
 mod plan;
 mod posts;
 mod query;

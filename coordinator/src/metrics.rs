@@ -183,12 +183,8 @@ impl CoordinatorMetrics {
         self.query_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn subscribed(&self) {
-        self.subscriptions.inc();
-    }
-
-    pub(crate) fn unsubscribed(&self) {
-        self.subscriptions.dec();
+    pub(crate) fn subscriptions(&self) -> &Gauge {
+        &self.subscriptions
     }
 
     pub(crate) fn answered_anew(&self, changed: bool) {
@@ -196,12 +192,8 @@ impl CoordinatorMetrics {
         self.answered_anew.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    pub(crate) fn flow_watched(&self) {
-        self.flow_watchers.inc();
-    }
-
-    pub(crate) fn flow_unwatched(&self) {
-        self.flow_watchers.dec();
+    pub(crate) fn flow_watchers(&self) -> &Gauge {
+        &self.flow_watchers
     }
 
     pub(crate) fn census_round(&self) {

@@ -20,6 +20,7 @@ pub(crate) use feed::{Feed, News, Sent};
 
 use crate::metrics::CoordinatorMetrics;
 use crate::peers::Peers;
+use crate::place::Place;
 use crate::query::{AskError, Queries};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -30,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_rollup::query::QueryError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use upstream::Upstream;
 
@@ -133,7 +134,12 @@ impl Subscriptions {
         self.shared.queries.check(&question)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| OpenError::Full)?;
         let upstream = self.upstream(question, every);
-        Ok(Feed::new(upstream, subscription.resume, Place::new(place, &self.shared.metrics), &self.shutdown))
+        Ok(Feed::new(
+            upstream,
+            subscription.resume,
+            Place::new(place, self.shared.metrics.subscriptions()),
+            &self.shutdown,
+        ))
     }
 
     fn upstream(&self, question: v1::Query, every: Duration) -> Arc<Upstream> {
@@ -201,24 +207,5 @@ impl Drop for Registered {
     fn drop(&mut self) {
         // Another one may have taken the place already.
         self.upstreams.remove_if(&self.key, |_, upstream| upstream.strong_count() == 0);
-    }
-}
-
-/// A subscriber's place, and its part of the gauge.
-struct Place {
-    metrics: CoordinatorMetrics,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    fn new(permit: OwnedSemaphorePermit, metrics: &CoordinatorMetrics) -> Self {
-        metrics.subscribed();
-        Self { metrics: metrics.clone(), _permit: permit }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.metrics.unsubscribed();
     }
 }

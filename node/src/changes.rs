@@ -3,7 +3,7 @@
 //! Owns: gathering which sites changed, over all shards, and telling it to all who listen.
 //! Does not own: what the changes are: who listens asks (`query`).
 //!
-//! On the way of a block there is no lock and no message: two writes to memory, where it is the first of its site since
+//! On the way of a block there is no lock and no message: a write to memory, and two where it is the first of its site since
 //! listeners were told last. While nobody listens there is nothing.
 
 use crate::shard::ShardParts;
@@ -60,7 +60,8 @@ impl Changes {
     pub(crate) fn note<'a>(&self, sites: impl Iterator<Item = &'a str>) {
         for (word, bit) in sites.map(SiteMask::place) {
             if self.words[word].load(Ordering::Relaxed) & bit == 0 {
-                self.words[word].fetch_or(bit, Ordering::Relaxed);
+                // Acquires what `take` releases: where the bit was taken before, its flag is seen down below, and raised again.
+                self.words[word].fetch_or(bit, Ordering::AcqRel);
             }
         }
         if !self.is_dirty.swap(true, Ordering::AcqRel) {
@@ -71,8 +72,7 @@ impl Changes {
     fn take(&self) -> SiteMask {
         // First: what is noted from now on is told next time, if not already this time.
         self.is_dirty.store(false, Ordering::Release);
-        std::sync::atomic::fence(Ordering::AcqRel);
-        SiteMask::from_words(std::array::from_fn(|word| self.words[word].swap(0, Ordering::Relaxed)))
+        SiteMask::from_words(std::array::from_fn(|word| self.words[word].swap(0, Ordering::AcqRel)))
     }
 
     /// Tells listeners, until `stop`.

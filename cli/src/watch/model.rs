@@ -6,6 +6,7 @@
 use crate::query::condition;
 use std::collections::{BTreeMap, BTreeSet};
 use tidemark_proto::v1;
+use tidemark_rollup::active::ACTIVE;
 use v1::value::Kind;
 
 /// What `g` goes through.
@@ -105,7 +106,7 @@ impl Model {
     fn trend_question(&self) -> Option<v1::Query> {
         let measure = self.order_measure();
         let has_steps = !matches!(self.question.granularity.as_str(), "" | "all");
-        if has_steps || measure == "active" || self.question.group_by.len() > 1 {
+        if has_steps || measure == ACTIVE || self.question.group_by.len() > 1 {
             return None;
         }
         let mut filters = self.question.filters.clone();

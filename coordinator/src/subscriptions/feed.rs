@@ -3,8 +3,9 @@
 //! Owns: what the subscriber has, and what it lacks of the newest answer.
 //! Does not own: the newest answer (`subscriptions::upstream`), the forms on the wire (`service`, `http::watch`).
 
+use super::WatchError;
 use super::upstream::{Published, State, Upstream};
-use super::{Place, WatchError};
+use crate::place::Place;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_proto::v1;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tidemark_proto::v1;
+use tidemark_rollup::active::{ACTIVE, SLICE};
 use tidemark_rollup::change::{Fingerprint, diff, token};
 use tidemark_rollup::query::SiteSelection;
 use tidemark_rollup::time::BUCKET_SECONDS;
@@ -25,8 +26,6 @@ use tonic::Code;
 
 /// How often an answer that lacks something is tried anew, at most.
 const INCOMPLETE_AGAIN: Duration = Duration::from_secs(1);
-/// How often `active` changes by time alone.
-const SLICE_SECONDS: u64 = 10;
 
 /// What subscribers see.
 #[derive(Clone)]
@@ -89,7 +88,7 @@ impl Upstream {
         // It was checked before.
         let sites = shared.queries.check(&question).map_or(SiteSelection::All, |query| query.site);
         let signal = signals.of(&sites);
-        let slides = question.measures.iter().any(|measure| measure == "active");
+        let slides = question.measures.iter().any(|measure| measure == ACTIVE);
         let answering = Answering {
             question,
             fingerprint,
@@ -185,7 +184,7 @@ impl Answering {
 
     /// How long until the answer is another one although nothing happens.
     fn until_time_changes_it(&self) -> Duration {
-        let seconds = if self.slides { SLICE_SECONDS } else { u64::from(BUCKET_SECONDS) };
+        let seconds = if self.slides { SLICE.as_secs() } else { u64::from(BUCKET_SECONDS) };
         let period_ms = seconds * 1000;
         let now_ms = self.shared.queries.now().as_unix_ms().rem_euclid(period_ms as i64) as u64;
         Duration::from_millis(period_ms - now_ms)
