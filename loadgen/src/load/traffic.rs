@@ -251,6 +251,18 @@ mod tests {
     }
 
     #[test]
+    fn every_exponent_that_a_profile_may_have_gives_urls_that_there_are() {
+        for url_exponent in [0.0, 0.5, 1.0, 10.0] {
+            for urls in [1, 2, 1_000] {
+                let profile =
+                    Profile { sites: 1, urls, url_exponent, load_ms_sigma: 0.0, ..Profile::default() };
+                assert_eq!(profile.check(), Ok(()));
+                assert!(made(&profile, 0, 2_000).iter().all(|made| made.url < urls), "{urls} {url_exponent}");
+            }
+        }
+    }
+
+    #[test]
     fn a_viral_url_takes_its_share_while_it_is_viral() {
         let profile = Profile { viral: Some(Viral::default()), ..Profile::default() };
         let traffic = Traffic::new(&profile, 7, 0);

@@ -73,17 +73,22 @@ async fn a_node_that_hangs_holds_up_its_own_blocks_and_no_others() {
     assert!(again.elapsed() < Duration::from_secs(2), "{:?}", again.elapsed());
 }
 
-#[tokio::test]
-async fn a_block_that_is_not_brought_to_an_owner_that_is_known_is_refused() {
-    let cluster =
-        Cluster::with(&["a", "b"], vec![], |config| config.replication = Replication::DEFAULT).await;
+/// A block of one event.
+fn one_block() -> v1::Block {
     let rules = Rules {
         schema: None,
         keep_params: &KeepParams::all(),
         times: TimeRules::default(),
         shards: ShardCount::new(8).unwrap(),
     };
-    let block = split(&batch(1, pages(1)), &rules, FixedClock.now()).unwrap().blocks.remove(0);
+    split(&batch(1, pages(1)), &rules, FixedClock.now()).unwrap().blocks.remove(0)
+}
+
+#[tokio::test]
+async fn a_block_that_is_not_brought_to_an_owner_that_is_known_is_refused() {
+    let cluster =
+        Cluster::with(&["a", "b"], vec![], |config| config.replication = Replication::DEFAULT).await;
+    let block = one_block();
     let mut client = ClusterClient::connect(cluster.url(0)).await.unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|name| NodeId::new(name).unwrap().key());
     for (writers, taken) in [(vec![a], false), (vec![a, c], false), (vec![a, b], true), (vec![a, b, c], true)]
@@ -103,13 +108,7 @@ async fn a_block_that_is_not_brought_to_an_owner_that_is_known_is_refused() {
 async fn receipts_tell_what_senders_sent_again_and_not_what_members_bring_one_another_again() {
     let cluster = Cluster::of(&["a"], |_| {}).await;
     let mut client = ClusterClient::connect(cluster.url(0)).await.unwrap();
-    let rules = Rules {
-        schema: None,
-        keep_params: &KeepParams::all(),
-        times: TimeRules::default(),
-        shards: ShardCount::new(8).unwrap(),
-    };
-    let block = split(&batch(1, pages(1)), &rules, FixedClock.now()).unwrap().blocks.remove(0);
+    let block = one_block();
     let writers = vec![NodeId::new("a").unwrap().key()];
     let mut duplicates = Vec::new();
     for again in [false, true, true, false] {
