@@ -9,6 +9,7 @@ use tidemark_history::catalog::{Day, History};
 use tidemark_history::day::DayStart;
 use tidemark_history::reader::{Keep, ShardSet, Want};
 use tidemark_proto::v1;
+use tidemark_rollup::lanes::names_of;
 use tidemark_rollup::query::{Field, Query, SiteSelection, Test};
 use tidemark_rollup::scan::ranges_of;
 use tidemark_rollup::schema::Schema;
@@ -153,7 +154,10 @@ fn memory_has(bucket: BucketStart, shards: Option<&[ShardId]>, keep: &Keep) -> b
 fn want(query: &Query, schema: &Schema, from: BucketStart, to: BucketStart) -> Want {
     let of_urls = || query.filters.iter().filter(|filter| filter.field == Field::Url);
     let urls = of_urls().find_map(|filter| match &filter.test {
-        Test::In(urls) => Some(urls.iter().cloned().collect()),
+        Test::In(urls) => {
+            let pages: std::collections::BTreeSet<String> = urls.iter().flat_map(|url| names_of(url)).collect();
+            Some(pages.into_iter().collect())
+        }
         Test::NotIn(_) | Test::Prefix(_) => None,
     });
     let url_prefix = of_urls().find_map(|filter| match &filter.test {

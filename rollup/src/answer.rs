@@ -19,6 +19,8 @@ use v1::value::Kind;
 ///
 /// The facts lack which shards were asked and answered.
 pub fn answer(mut partial: Partial, query: &Query, now: EventTime) -> v1::Answer {
+    // All rows of all shards are here now.
+    partial.spread.clear();
     partial.keep_first(query);
     let keys = partial.order_keys(query);
     let mut rows: Vec<u32> = (0..partial.len() as u32).collect();

@@ -84,6 +84,11 @@ impl Dictionary {
         self.hashes[id as usize]
     }
 
+    /// Whether some string has this character, which is an ASCII one.
+    pub(crate) fn has(&self, character: u8) -> bool {
+        self.text.as_bytes().contains(&character)
+    }
+
     /// How many strings there are.
     pub fn len(&self) -> usize {
         self.ends.len()

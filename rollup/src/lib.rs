@@ -23,6 +23,7 @@ pub mod deltas;
 pub mod dictionary;
 pub mod event;
 mod folds;
+pub mod lanes;
 pub mod measure;
 pub mod member;
 pub mod ownership;

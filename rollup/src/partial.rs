@@ -7,7 +7,7 @@
 
 use crate::dictionary::{Dictionary, hash_text, mix};
 use crate::measure::{MeasureColumn, NOWHERE};
-use crate::query::Query;
+use crate::query::{Field, Query};
 use crate::reading::{order_key, read};
 use crate::wire::{UintColumn, id_column};
 use hashbrown::HashTable;
@@ -37,6 +37,8 @@ pub struct Partial {
     /// Whether rows that are not there yet are left out instead of added.
     closed: bool,
     over_limit: bool,
+    /// URLs that have rows in other shards as well: their rows stay, however small they are here.
+    pub(crate) spread: BTreeSet<String>,
     /// What is known beside the rows.
     pub facts: PartialFacts,
 }
@@ -100,6 +102,7 @@ impl Partial {
             index: HashTable::new(),
             closed: false,
             over_limit: false,
+            spread: BTreeSet::new(),
             facts: PartialFacts::default(),
         }
     }
@@ -207,6 +210,7 @@ impl Partial {
     pub fn merge(&mut self, other: &Self) {
         self.facts.merge(&other.facts);
         self.over_limit |= other.over_limit;
+        self.spread.extend(other.spread.iter().cloned());
         let mut ids_of: Vec<Vec<u32>> = Vec::with_capacity(self.groups.len());
         for (mine, theirs) in self.groups.iter_mut().zip(&other.groups) {
             let values =
@@ -227,9 +231,9 @@ impl Partial {
         }
     }
 
-    /// Keeps, in each step, only the first `query.limit` rows in the query's order.
+    /// Keeps, in each step, only the first `query.limit` rows in the query's order, and those of URLs that are spread over shards.
     ///
-    /// Exact only where all rows of a group are in this piece.
+    /// Exact only where all other groups have all their rows in this piece.
     pub fn keep_first(&mut self, query: &Query) {
         let kept = self.first_rows(query);
         if kept.len() < self.len() {
@@ -255,6 +259,7 @@ impl Partial {
             index: HashTable::new(),
             closed: self.closed,
             over_limit: self.over_limit,
+            spread: self.spread.clone(),
             facts: self.facts.clone(),
         };
         first.index_rows();
@@ -263,9 +268,8 @@ impl Partial {
 
     fn first_rows(&self, query: &Query) -> Vec<u32> {
         let keys = self.order_keys(query);
-        let mut rows: Vec<u32> = (0..self.len() as u32).collect();
+        let (mut kept, mut rows): (Vec<u32>, Vec<u32>) = self.rows_by_spread(query);
         rows.sort_by_key(|&row| self.time[row as usize]);
-        let mut kept = Vec::new();
         let mut rest = rows.as_mut_slice();
         while let Some(&first) = rest.first() {
             let time = self.time[first as usize];
@@ -275,6 +279,17 @@ impl Partial {
             rest = tail;
         }
         kept
+    }
+
+    /// The rows of URLs that are spread over shards, and the others.
+    fn rows_by_spread(&self, query: &Query) -> (Vec<u32>, Vec<u32>) {
+        let rows = 0..self.len() as u32;
+        let urls = query.group_by.iter().position(|field| *field == Field::Url);
+        let Some(urls) = urls.map(|at| &self.groups[at]).filter(|_| !self.spread.is_empty()) else {
+            return (Vec::new(), rows.collect());
+        };
+        let is_spread: Vec<bool> = urls.values.iter().map(|url| self.spread.contains(url)).collect();
+        rows.partition(|&row| is_spread[urls.ids[row as usize] as usize])
     }
 
     /// Per row a number that orders rows as the query asks, largest first.

@@ -213,7 +213,8 @@ impl Query {
         asks.then(|| active::first_bucket(self.as_of))
     }
 
-    /// Whether all rows of a group are in one shard, so that a shard may drop what cannot be among the first.
+    /// Whether all rows of a group are in one shard, so that a shard may drop what cannot be among the first; but for the groups of
+    /// URLs that are spread over several (see [`lanes`](crate::lanes)), which shards tell of and do not drop.
     pub fn groups_stay_in_one_shard(&self) -> bool {
         let one_site = self.site != SiteSelection::All || self.group_by.contains(&Field::Site);
         one_site && self.group_by.contains(&Field::Url)

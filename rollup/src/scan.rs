@@ -14,6 +14,7 @@ use crate::active::first_slice;
 use crate::bucket::{Bucket, Origin};
 use crate::census::Census;
 pub use crate::folds::{DimensionOfBucket, DistinctCounts, Folds};
+use crate::lanes::spread_urls;
 use crate::measure::MeasureColumn;
 use crate::partial::{Partial, PartialFacts};
 use crate::query::{Field, Query, QueryColumn, SiteSelection};
@@ -375,6 +376,9 @@ fn scan_part(
     let offset = if part.period == Period::Then { query.columns.len() } else { 0 };
     for (site, table) in selected_sites(part.bucket, query) {
         let scan = TableScan::new(part.bucket, site, table, query, context);
+        if query.groups_stay_in_one_shard() {
+            out.spread.extend(spread_urls(&table.urls).map(str::to_owned));
+        }
         let masks = Masks { urls: scan.url_mask(Some(out)), rows: part.mask(table, query) };
         let rows = scan.rows(&masks, |url, ids| scan.out_row(part.step, url, ids, out));
         out.fit_measures();

@@ -7,8 +7,10 @@ use std::fmt;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 /// The hash of a page: `xxh3_64(site, 0x00, url)`, seed 0. The same on every machine and in every version.
+///
+/// Lane 0 of a URL has the hash of the URL: see [`lanes`](crate::lanes).
 pub fn page_hash(site: &str, url: &str) -> u64 {
-    let (site, url) = (site.as_bytes(), url.as_bytes());
+    let (site, url) = (site.as_bytes(), url.strip_suffix("#0").unwrap_or(url).as_bytes());
     let mut buffer = [0_u8; 256];
     let len = site.len() + 1 + url.len();
     if len <= buffer.len() {

@@ -8,6 +8,7 @@ use common::{Cluster, NOW_MS, Plain, fill, naive, now, parse, parse_at, plain, r
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tidemark_proto::v1;
+use tidemark_rollup::lanes::LaneRules;
 use tidemark_rollup::time::EventTime;
 
 /// A query, and how long after [`NOW_MS`] it is asked.
@@ -82,11 +83,14 @@ proptest! {
         order in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         (query, late) in any_query(),
         limit in prop::sample::select(vec![2_u32, 5, 10_000]),
+        // With the second one nearly every URL is in several shards.
+        lanes in prop::sample::select(vec![LaneRules::default(), LaneRules { at_least_events: 2, times_average: 1 }]),
     ) {
         let query = parse_at(&query, EventTime::from_unix_ms(NOW_MS + late));
         let expected = naive(&events, &query, limit);
         for (nodes, shards) in [(1, 1), (1, 64), (3, 64), (3, 4)] {
             let mut cluster = Cluster::new(nodes, shards, limit);
+            cluster.lanes = lanes;
             fill(&mut cluster, &events, size, &order);
             let answer = cluster.answer(&query, order.len() % 2 == 1);
             prop_assert_eq!(&rows(&answer), &expected, "{} nodes, {} shards", nodes, shards);

@@ -97,9 +97,11 @@ fn the_golden_block_is_made_byte_for_byte_and_reads_back() {
 }
 
 /// The pages whose hashes `docs/blocks.md` publishes: clients in other languages check theirs against them.
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 7] = [
     ("example.com", "/"),
     ("example.com", "/a"),
+    ("example.com", "/a#0"),
+    ("example.com", "/a#1"),
     ("example.com", "/articles/2026/some-words"),
     ("m\u{fc}nchen.example", "/caf%C3%A9?page=2"),
     ("other.example", "https://cdn.example.net/app.js"),

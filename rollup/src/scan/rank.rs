@@ -9,6 +9,7 @@
 use super::rows::{Masks, TableScan};
 use super::{Part, Period, ScanContext, Scanned, note_facts, order_column, parts_of, selected_sites};
 use crate::bucket::Bucket;
+use crate::lanes::{spread_url, spread_urls};
 use crate::measure::{MeasureColumn, NOWHERE};
 use crate::partial::{Partial, first_of};
 use crate::query::{Field, Query, SiteSelection};
@@ -42,6 +43,7 @@ pub(super) fn scan_order(
     if let Some(seen) = seen {
         steps.extend(seen.partial.steps());
         scanned.partial.facts = seen.partial.facts.clone();
+        scanned.partial.spread = seen.partial.spread.clone();
         scanned.distinct = seen.distinct.clone();
     }
     for step in steps {
@@ -50,7 +52,7 @@ pub(super) fn scan_order(
             ranking.add_seen(&seen.partial, step, site);
         }
         for part in parts.iter().filter(|part| part.step == step) {
-            ranking.add(part, query, context);
+            ranking.add(part, query, context, &mut scanned.partial.spread);
             note_facts(part, query, context, &mut scanned);
         }
         ranking.first_into(query.limit, step, &mut scanned.partial);
@@ -82,19 +84,30 @@ impl<'a> Ranking<'a> {
         }
     }
 
-    fn add(&mut self, part: &Part<'a>, query: &Query, context: &ScanContext) {
+    /// The slot of the URL that a page of a table is, or is a lane of.
+    fn slot_of(&mut self, site: &str, table: &'a SiteTable, page: u32) -> u32 {
+        let name = table.urls.get(page);
+        match spread_url(name) {
+            None => self.slot(table.urls.hash_of(page), name),
+            Some(url) => self.slot(page_hash(site, url), url),
+        }
+    }
+
+    /// Adds what a part has, and the URLs that are spread over shards to those.
+    fn add(&mut self, part: &Part<'a>, query: &Query, context: &ScanContext, spread: &mut BTreeSet<String>) {
         let order = &query.columns[order_column(query)];
         // Then does not order now, and who is active does not order by a sum, but their URLs are there.
         let orders = part.period == Period::Now;
         let measure = part.bucket.schema.measure_index(&order.name).filter(|_| orders);
         for (site, table) in selected_sites(part.bucket, query) {
+            spread.extend(spread_urls(&table.urls).map(str::to_owned));
             if query.filters.is_empty() && part.period != Period::Active {
-                self.add_all(table, measure);
+                self.add_all(site, table, measure);
                 continue;
             }
             let scan = TableScan::new(part.bucket, site, table, query, context);
             let masks = Masks { urls: scan.url_mask(None), rows: part.mask(table, query) };
-            let rows = scan.rows(&masks, |url, _| self.slot(table.urls.hash_of(url), table.urls.get(url)));
+            let rows = scan.rows(&masks, |page, _| self.slot_of(site, table, page));
             let Some(MeasureColumn::Integers(values)) = measure.map(|measure| &table.measures[measure])
             else {
                 continue;
@@ -107,15 +120,15 @@ impl<'a> Ranking<'a> {
     }
 
     /// Adds all URLs of a table, each with the sum of a measure over its rows.
-    fn add_all(&mut self, table: &'a SiteTable, measure: Option<usize>) {
+    fn add_all(&mut self, site: &str, table: &'a SiteTable, measure: Option<usize>) {
         let mut sums = vec![0_u64; table.urls.len()];
         if let Some(MeasureColumn::Integers(values)) = measure.map(|measure| &table.measures[measure]) {
             for (&value, &url) in values.iter().zip(&table.url) {
                 sums[url as usize] = sums[url as usize].saturating_add(value);
             }
         }
-        for (url, sum) in (0..).zip(sums) {
-            let slot = self.slot(table.urls.hash_of(url), table.urls.get(url)) as usize;
+        for (page, sum) in (0..).zip(sums) {
+            let slot = self.slot_of(site, table, page) as usize;
             self.sums[slot] = self.sums[slot].saturating_add(sum);
         }
     }
@@ -128,9 +141,14 @@ impl<'a> Ranking<'a> {
     }
 
     fn first_into(self, limit: usize, step: u32, partial: &mut Partial) {
-        let mut slots: Vec<u32> = (0..self.urls.len() as u32).collect();
+        let is_spread = |slot: &u32| partial.spread.contains(self.urls[*slot as usize].1);
+        let slots = 0..self.urls.len() as u32;
+        let (spread, mut slots): (Vec<u32>, Vec<u32>) = match partial.spread.is_empty() {
+            true => (Vec::new(), slots.collect()),
+            false => slots.partition(is_spread),
+        };
         let by_name = |a: u32, b: u32| self.urls[a as usize].1.cmp(self.urls[b as usize].1);
-        for &slot in first_of(&mut slots, limit, &self.sums, by_name) {
+        for &slot in first_of(&mut slots, limit, &self.sums, by_name).iter().chain(&spread) {
             partial.add_integer(step, self.urls[slot as usize].1, self.sums[slot as usize]);
         }
     }

@@ -6,6 +6,7 @@
 use crate::bucket::Bucket;
 use crate::census::{OTHER_ID, UNSET_ID};
 use crate::dictionary::{hash_text, mix};
+use crate::lanes::{names_of, url_of};
 use crate::measure::NOWHERE;
 use crate::partial::Partial;
 use crate::query::{Field, Query, Test};
@@ -109,16 +110,21 @@ impl<'a> TableScan<'a> {
         if let Some(wanted) = wanted.filter(|wanted| wanted.len() < self.table.urls.len()) {
             // A few names are looked up in the table, instead of all of the table's names in those.
             let mut mask = vec![false; self.table.urls.len()];
-            let ids =
-                wanted.iter().filter_map(|url| self.table.urls.find_hashed(url, page_hash(self.site, url)));
-            ids.for_each(|id| mask[id as usize] = true);
+            let find = |page: &str| self.table.urls.find_hashed(page, page_hash(self.site, page));
+            match self.table.urls.has(b'#') {
+                false => wanted.iter().filter_map(find).for_each(|id| mask[id as usize] = true),
+                true => {
+                    let pages = wanted.iter().flat_map(names_of);
+                    pages.filter_map(|page| find(&page)).for_each(|id| mask[id as usize] = true);
+                }
+            }
             return mask;
         }
         let filters: Vec<&Test> = self.tests_of(&Field::Url).collect();
         if filters.is_empty() {
             return Vec::new();
         }
-        self.table.urls.iter().map(|url| filters.iter().all(|test| test.passes(url))).collect()
+        self.table.urls.iter().map(|page| filters.iter().all(|test| test.passes(url_of(page)))).collect()
     }
 
     fn tests_of<'b>(&'b self, field: &'b Field) -> impl Iterator<Item = &'b Test> {
@@ -144,7 +150,7 @@ impl<'a> TableScan<'a> {
                 Field::Site => out.intern(group, self.site, hash_text(self.site)),
                 Field::Url => {
                     // Not the page's hash: with several sites one URL would have several.
-                    let url = self.table.urls.get(url);
+                    let url = url_of(self.table.urls.get(url));
                     out.intern(group, url, hash_text(url))
                 }
                 Field::Dimension(name) => {

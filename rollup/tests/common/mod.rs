@@ -14,6 +14,7 @@ use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::census::Census;
 use tidemark_rollup::dictionary::hash_text;
 use tidemark_rollup::event::{TimeRules, visitor_hash};
+use tidemark_rollup::lanes::LaneRules;
 use tidemark_rollup::partial::Partial;
 use tidemark_rollup::query::{Field, Query, SiteSelection};
 use tidemark_rollup::scan::{
@@ -23,7 +24,7 @@ use tidemark_rollup::scan::{
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::sharding::ShardCount;
-use tidemark_rollup::split::{Rules, Split, split};
+use tidemark_rollup::split::{Rules, Split, split_with};
 use tidemark_rollup::time::EventTime;
 
 pub const NOW_MS: i64 = 1_431_857_100_000; // 2015-05-17T10:05:00Z
@@ -82,6 +83,7 @@ pub struct Cluster {
     pub shards: Vec<Shard>,
     nodes: usize,
     rules: ShardRules,
+    pub lanes: LaneRules,
 }
 
 impl Cluster {
@@ -93,7 +95,7 @@ impl Cluster {
             dimension_values,
         };
         let shards = rules.shards.shards().map(|id| Shard::new(id, rules.clone())).collect();
-        Self { shards, nodes, rules }
+        Self { shards, nodes, rules, lanes: LaneRules::default() }
     }
 
     pub fn split(&self, batch: &v1::EventBatch) -> Split {
@@ -104,7 +106,7 @@ impl Cluster {
             times: self.rules.times,
             shards: self.rules.shards,
         };
-        split(batch, &rules, now()).unwrap()
+        split_with(self.lanes, batch, &rules, now()).unwrap()
     }
 
     pub fn apply(&mut self, block: &v1::Block) {
