@@ -280,6 +280,18 @@ impl Journal {
         }
     }
 
+    /// Whether it takes blocks, and why not: [`Usage::accepting`] alone, which is asked for each block.
+    ///
+    /// # Errors
+    /// Where there is no room.
+    pub fn accepting(&self) -> Result<(), Full> {
+        let shared = &self.handle.shared;
+        let queued = shared.queue.lock().queued_bytes();
+        shared.room.refresh(queued);
+        let on_disk = shared.index().totals().disk_bytes;
+        shared.room.check(0, Load { on_disk, queued })
+    }
+
     /// How far writing has come.
     pub fn progress(&self) -> Progress {
         let shared = &self.handle.shared;

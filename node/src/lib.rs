@@ -39,6 +39,7 @@ mod router;
 pub mod shard;
 mod sources;
 mod start;
+mod told;
 
 pub use config::NodeConfig;
 pub use metrics::NodeMetrics;

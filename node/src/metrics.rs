@@ -183,7 +183,10 @@ impl NodeMetrics {
     /// The metrics of one node. All counters are there from the start, at zero: an alert sees the first accident, too.
     pub fn of_node(&self, node: &NodeId) -> NodeMeter {
         let flow = Arc::new(self.flow.of_node(node.as_str()));
-        let meter = NodeMeter { metrics: self.clone(), node: node.to_string(), flow };
+        let label = NodeLabel { node: node.to_string() };
+        let (counted, duplicate) =
+            (self.counted.get_or_create_owned(&label), self.duplicate.get_or_create_owned(&label));
+        let meter = NodeMeter { metrics: self.clone(), node: label.node, flow, counted, duplicate };
         Reason::ALL.iter().for_each(|&reason| meter.rejected(reason, 0));
         let refusals = (1..).map_while(|number| RefusalReason::try_from(number).ok());
         refusals.for_each(|reason| meter.refused_times(reason, 0));
@@ -266,6 +269,9 @@ pub struct NodeMeter {
     metrics: NodeMetrics,
     node: String,
     flow: Arc<FlowMeter>,
+    /// Found once: these two are counted with each block.
+    counted: Counter,
+    duplicate: Counter,
 }
 
 impl NodeMeter {
@@ -283,8 +289,8 @@ impl NodeMeter {
     }
 
     pub(crate) fn applied(&self, applied: &Applied) {
-        self.metrics.counted.get_or_create(&self.label()).inc_by(u64::from(applied.counted));
-        self.metrics.duplicate.get_or_create(&self.label()).inc_by(u64::from(applied.duplicate));
+        self.counted.inc_by(u64::from(applied.counted));
+        self.duplicate.inc_by(u64::from(applied.duplicate));
         applied.rejected.iter().for_each(|(&reason, &events)| self.rejected(reason, u64::from(events)));
     }
 

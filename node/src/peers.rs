@@ -11,6 +11,7 @@ mod queue;
 
 use crate::metrics::NodeMeter;
 use crate::shard::Delivery;
+pub(crate) use queue::Done;
 use queue::{Outgoing, Queue};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -95,18 +96,12 @@ impl Peers {
             .max_encoding_message_size(MAX_MEMBER_MESSAGE_BYTES))
     }
 
-    /// Brings a block to a node, which is told who else gets it.
-    ///
-    /// # Errors
-    /// See [`PeerError`].
-    pub(crate) async fn apply(
-        &self,
-        node: &Member,
-        block: v1::Block,
-        delivery: Delivery,
-    ) -> Result<v1::BlockAck, PeerError> {
-        let queue = self.queue(node)?;
-        queue.send(Outgoing::new(block, delivery)).await
+    /// Brings a block to a node, which is told who else gets it; `done` is told what becomes of it.
+    pub(crate) fn apply(&self, node: &Member, block: v1::Block, delivery: Delivery, done: Done) {
+        match self.queue(node) {
+            Ok(queue) => queue.send(Outgoing::new(block, delivery), done),
+            Err(error) => done(Err(error.into())),
+        }
     }
 
     fn queue(&self, node: &Member) -> Result<Queue, AddressError> {

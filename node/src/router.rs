@@ -13,12 +13,10 @@ use crate::metrics::NodeMeter;
 use crate::owners::Owners;
 use crate::peers::{PeerError, Peers};
 use crate::planted::{Bug, Planted};
-use crate::shard::{ApplyError, Delivery, ShardHandle};
-use futures::StreamExt as _;
-use futures::future::join_all;
-use futures::stream::FuturesUnordered;
+use crate::shard::{ApplyError, Delivery, ShardError, ShardHandle};
+use crate::told::Told;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemark_journal::AppendError;
 use tidemark_proto::v1;
@@ -26,8 +24,9 @@ use tidemark_proto::v1::RefusalReason;
 use tidemark_rollup::block::{BlockError, BlockId};
 use tidemark_rollup::member::Member;
 use tidemark_rollup::shard::Applied;
-use tidemark_rollup::sharding::{ShardCount, ShardId};
-use tokio::sync::watch;
+use tidemark_rollup::sharding::ShardCount;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// When a refused sender should try again.
@@ -43,110 +42,189 @@ pub(crate) struct Router {
     pub(crate) peers: Arc<Peers>,
     pub(crate) min_owners: NonZeroUsize,
     pub(crate) timeout: Duration,
+    /// For what is to be done later about what another thread tells.
+    pub(crate) runtime: Handle,
     pub(crate) metrics: NodeMeter,
     pub(crate) planted: Planted,
 }
 
+/// What is done with an acknowledgement, on whichever thread it comes.
+pub(crate) type Done = Box<dyn FnOnce(v1::BlockAck) + Send>;
+
+/// A block on its way to its owners.
+struct Journey {
+    block: v1::Block,
+    permit: Permit,
+    /// Until when it is brought again.
+    deadline: Instant,
+    done: Done,
+}
+
 impl Router {
     /// Brings each block to its owners; acknowledgements in the order of the blocks.
-    pub(crate) async fn deliver(&self, blocks: Vec<v1::Block>, permit: &Permit) -> Vec<v1::BlockAck> {
-        join_all(blocks.into_iter().map(|block| self.deliver_one(block, permit))).await
-    }
-
-    /// Brings a block to its owners.
-    pub(crate) async fn deliver_one(&self, block: v1::Block, permit: &Permit) -> v1::BlockAck {
-        let Some(shard) = self.shards.shard(block.shard) else {
-            return refused(&block, &BlockError::NoSuchShard(block.shard).into());
-        };
-        let deadline = Instant::now() + self.timeout;
-        let mut again = false;
-        loop {
-            let owners = Arc::clone(&self.owners.borrow());
-            let ack = self.deliver_to(&owners, shard, block.clone(), again, permit).await;
-            let differs = ack.refused.as_ref().is_some_and(|of| of.reason() == RefusalReason::OwnersDiffer);
-            if !differs || Instant::now() + AGREE_PAUSE >= deadline {
-                return ack;
-            }
-            self.metrics.owners_differed();
-            again = true;
-            tokio::time::sleep(AGREE_PAUSE).await;
-        }
-    }
-
-    async fn deliver_to(
-        &self,
-        owners: &Owners,
-        shard: ShardId,
-        block: v1::Block,
-        again: bool,
+    pub(crate) async fn deliver(
+        self: &Arc<Self>,
+        blocks: Vec<v1::Block>,
         permit: &Permit,
-    ) -> v1::BlockAck {
+    ) -> Vec<v1::BlockAck> {
+        let bring = |block, done| self.bring(block, permit.clone(), done);
+        // The owners' own time-outs come first.
+        gather(blocks, self.timeout.saturating_mul(2), bring).await
+    }
+
+    /// Brings a block to its owners; `done` is told what becomes of it.
+    pub(crate) fn bring(self: &Arc<Self>, block: v1::Block, permit: Permit, done: Done) {
+        let deadline = Instant::now() + self.timeout;
+        Self::set_out(self, Journey { block, permit, deadline, done }, false);
+    }
+
+    /// Brings it to those who own it now. `again`: not for the first time.
+    fn set_out(this: &Arc<Self>, Journey { block, permit, deadline, done }: Journey, again: bool) {
+        let Some(shard) = this.shards.shard(block.shard) else {
+            return done(refused(&block, &BlockError::NoSuchShard(block.shard).into()));
+        };
+        let owners = Arc::clone(&this.owners.borrow());
         let writers = owners.placement.writers(shard);
         let delivery = Delivery { writers: owners.writers(shard), again };
         let present = writers.clone().filter(|writer| !writer.doubtful).count();
-        if present < self.min_owners.get() {
+        if present < this.min_owners.get() {
             let message = format!(
                 "{present} of the owners of shard {shard} are present, and min_owners asks for {}: wait for more nodes",
-                self.min_owners
+                this.min_owners
             );
-            return refusal(&block, RefusalReason::TooFewOwners, message);
+            return done(refusal(&block, RefusalReason::TooFewOwners, message));
         }
-        let mut waiting: FuturesUnordered<_> = writers
-            .map(|writer| self.bring(writer, writer.id == owners.me, block.clone(), delivery.clone(), permit))
-            .collect();
-        if self.planted.has(Bug::AcknowledgeAfterOne)
-            && let Some(ack) = waiting.next().await
-        {
-            return ack;
+        let router = Arc::clone(this);
+        let (kept, kept_permit) = (block.clone(), permit.clone());
+        let arrived = move |ack: v1::BlockAck| {
+            let differs = ack.refused.as_ref().is_some_and(|of| of.reason() == RefusalReason::OwnersDiffer);
+            if !differs || Instant::now() + AGREE_PAUSE >= deadline {
+                return done(ack);
+            }
+            router.metrics.owners_differed();
+            let journey = Journey { block: kept, permit: kept_permit, deadline, done };
+            router.runtime.clone().spawn(async move {
+                tokio::time::sleep(AGREE_PAUSE).await;
+                Self::set_out(&router, journey, true);
+            });
+        };
+        let waits_for = match this.planted.has(Bug::AcknowledgeAfterOne) {
+            true => 1,
+            false => writers.clone().count(),
+        };
+        let joint = Joint::new(waits_for, arrived);
+        for writer in writers {
+            let joint = Arc::clone(&joint);
+            let done = Box::new(move |ack| joint.add(ack));
+            match writer.id == owners.me {
+                true => this.apply(block.clone(), Some(delivery.clone()), permit.clone(), done),
+                false => this.send(writer, block.clone(), delivery.clone(), done),
+            }
         }
-        let mut acks = Vec::with_capacity(waiting.len());
-        while let Some(ack) = waiting.next().await {
-            acks.push(ack);
-        }
-        merge(acks)
     }
 
-    async fn bring(
-        &self,
-        writer: &Member,
-        is_me: bool,
-        block: v1::Block,
-        delivery: Delivery,
-        permit: &Permit,
-    ) -> v1::BlockAck {
-        if is_me {
-            return self.apply(block, Some(delivery), permit.clone()).await;
-        }
+    /// Brings a block to another node.
+    fn send(&self, writer: &Member, block: v1::Block, delivery: Delivery, done: Done) {
         let bare = bare(&block);
-        match self.peers.apply(writer, block, delivery).await {
-            Ok(ack) => ack,
-            Err(error) => {
+        let told = move |reply: Result<v1::BlockAck, PeerError>| {
+            done(reply.unwrap_or_else(|error| {
                 let reason = match error {
                     PeerError::Full { .. } => RefusalReason::Overloaded,
                     _ => RefusalReason::OwnerUnavailable,
                 };
                 refusal(&bare, reason, error.to_string())
-            }
-        }
+            }));
+        };
+        self.peers.apply(writer, block, delivery, Box::new(told));
     }
 
     /// Counts a block in a shard of this node. `delivery`: how it comes from its sender; none where it is pulled from an owner.
-    pub(crate) async fn apply(
-        &self,
+    pub(crate) fn apply(
+        self: &Arc<Self>,
         block: v1::Block,
         delivery: Option<Delivery>,
         permit: Permit,
-    ) -> v1::BlockAck {
+        done: Done,
+    ) {
         let bare = bare(&block);
         let Some(handle) = self.local.get(block.shard as usize) else {
-            return refused(&bare, &BlockError::NoSuchShard(block.shard).into());
+            return done(refused(&bare, &BlockError::NoSuchShard(block.shard).into()));
         };
-        match handle.apply(block, delivery, permit, self.timeout).await {
-            Ok(applied) => {
-                self.metrics.applied(&applied);
-                acknowledged(&bare, &applied)
-            }
-            Err(error) => refused(&bare, &error),
+        let router = Arc::clone(self);
+        let told = move |outcome: Option<Result<Applied, ApplyError>>| {
+            done(match outcome.unwrap_or(Err(ShardError::Stopped.into())) {
+                Ok(applied) => {
+                    router.metrics.applied(&applied);
+                    acknowledged(&bare, &applied)
+                }
+                Err(error) => refused(&bare, &error),
+            });
+        };
+        handle.apply(block, delivery, permit, Told::by(told));
+    }
+
+    /// Counts blocks in shards of this node; acknowledgements in their order.
+    pub(crate) async fn apply_all(
+        self: &Arc<Self>,
+        blocks: Vec<(v1::Block, Option<Delivery>)>,
+        permit: &Permit,
+    ) -> Vec<v1::BlockAck> {
+        let (blocks, deliveries): (Vec<_>, Vec<_>) = blocks.into_iter().unzip();
+        let mut deliveries = deliveries.into_iter();
+        let apply = |block, done| self.apply(block, deliveries.next().flatten(), permit.clone(), done);
+        gather(blocks, self.timeout, apply).await
+    }
+}
+
+/// What becomes of these blocks, in their order. Of a block of which nothing is known `within` this time, that is said.
+async fn gather(
+    blocks: Vec<v1::Block>,
+    within: Duration,
+    mut bring: impl FnMut(v1::Block, Done),
+) -> Vec<v1::BlockAck> {
+    let bare: Vec<v1::Block> = blocks.iter().map(bare).collect();
+    let mut acks: Vec<Option<v1::BlockAck>> = vec![None; bare.len()];
+    let (told, mut telling) = mpsc::unbounded_channel();
+    for (at, block) in blocks.into_iter().enumerate() {
+        let told = told.clone();
+        // Nobody listens any more where the time is over.
+        bring(block, Box::new(move |ack| _ = told.send((at, ack))));
+    }
+    drop(told);
+    let all = async {
+        while let Some((at, ack)) = telling.recv().await {
+            acks[at] = Some(ack);
+        }
+    };
+    // What is missing is seen below.
+    _ = tokio::time::timeout(within, all).await;
+    let late = |block: &v1::Block| refused(block, &ShardError::NoReply { waited: within }.into());
+    bare.iter().zip(acks).map(|(block, ack)| ack.unwrap_or_else(|| late(block))).collect()
+}
+
+/// Acknowledgements of one block's owners, until all are there.
+struct Joint<E>(Mutex<Joining<E>>);
+
+struct Joining<E> {
+    waits_for: usize,
+    acks: Vec<v1::BlockAck>,
+    end: Option<E>,
+}
+
+impl<E: FnOnce(v1::BlockAck) + Send> Joint<E> {
+    fn new(waits_for: usize, end: E) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Joining { waits_for, acks: Vec::with_capacity(waits_for), end: Some(end) })))
+    }
+
+    fn add(&self, ack: v1::BlockAck) {
+        let mut joining = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        joining.acks.push(ack);
+        if joining.acks.len() == joining.waits_for
+            && let Some(end) = joining.end.take()
+        {
+            let acks = std::mem::take(&mut joining.acks);
+            drop(joining);
+            end(merge(acks));
         }
     }
 }

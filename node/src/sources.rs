@@ -155,7 +155,8 @@ fn want(query: &Query, schema: &Schema, from: BucketStart, to: BucketStart) -> W
     let of_urls = || query.filters.iter().filter(|filter| filter.field == Field::Url);
     let urls = of_urls().find_map(|filter| match &filter.test {
         Test::In(urls) => {
-            let pages: std::collections::BTreeSet<String> = urls.iter().flat_map(|url| names_of(url)).collect();
+            let pages: std::collections::BTreeSet<String> =
+                urls.iter().flat_map(|url| names_of(url)).collect();
             Some(pages.into_iter().collect())
         }
         Test::NotIn(_) | Test::Prefix(_) => None,

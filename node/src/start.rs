@@ -185,6 +185,7 @@ impl Node {
             peers: Arc::clone(&peers),
             min_owners: config.min_owners,
             timeout: config.forward_timeout,
+            runtime: tokio::runtime::Handle::current(),
             metrics: meter.clone(),
             planted: parts.planted,
         });

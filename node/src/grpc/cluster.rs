@@ -164,10 +164,9 @@ impl v1::cluster_server::Cluster for Services {
         let bytes = request.blocks.iter().map(|block| block.columns.len()).sum();
         let permit = self.0.admission.admit(bytes);
         let permit = permit.map_err(|refused| Status::resource_exhausted(refused.to_string()))?;
-        let acks = request.blocks.into_iter().zip(request.writers).map(|(block, writers)| {
-            self.0.router.apply(block, Some(Delivery::from_wire(writers)), permit.clone())
-        });
-        Ok(Response::new(v1::ApplyReply { acks: join_all(acks).await }))
+        let deliveries = request.writers.into_iter().map(|writers| Some(Delivery::from_wire(writers)));
+        let blocks = request.blocks.into_iter().zip(deliveries).collect();
+        Ok(Response::new(v1::ApplyReply { acks: self.0.router.apply_all(blocks, &permit).await }))
     }
 
     async fn query_partial(

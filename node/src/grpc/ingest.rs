@@ -4,7 +4,8 @@
 //! Does not own: making blocks (`tidemark_rollup::split`), bringing them to owners (`router`).
 
 use super::{Inner, Services};
-use crate::router::{check_identity, refusal, refusal_of};
+use crate::admission::{Permit, Refused};
+use crate::router::{Done, check_identity, refusal, refusal_of};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use prost::Message as _;
@@ -14,6 +15,8 @@ use tidemark_proto::MAX_BATCH_BYTES;
 use tidemark_proto::v1;
 use tidemark_proto::v1::{IgnoredWhy, Reason, RefusalReason};
 use tidemark_rollup::split::{BatchError, Rules, Split, split};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Batches of rows of one stream that are worked on at a time. Acknowledgements come in order.
@@ -65,33 +68,37 @@ impl Inner {
         }
     }
 
-    async fn block(&self, block: v1::Block) -> v1::BlockAck {
-        let size_bytes = block.encoded_len();
-        let refuse = |reason: RefusalReason, message: String| {
-            self.metrics.refused(reason);
-            refusal(&block, reason, message)
+    /// Brings a block to its owners; `done` is told what becomes of it.
+    fn block(self: &Arc<Self>, block: v1::Block, done: Done) {
+        let inner = Arc::clone(self);
+        let event_count = block.event_count;
+        let told = move |ack: v1::BlockAck| {
+            if let Some(refused) = &ack.refused {
+                inner.metrics.refused(refused.reason());
+            }
+            inner.metrics.flow().block(event_count, &ack);
+            done(ack);
         };
+        match self.admit(&block) {
+            Ok(permit) => self.router.bring(block, permit, Box::new(told)),
+            Err(refused) => told(refused),
+        }
+    }
+
+    /// Whether the block may come in.
+    fn admit(&self, block: &v1::Block) -> Result<Permit, v1::BlockAck> {
+        let size_bytes = block.encoded_len();
         if size_bytes > MAX_BATCH_BYTES {
             let message = format!("the block has {size_bytes} bytes; at most {MAX_BATCH_BYTES} are possible");
-            return refuse(RefusalReason::TooLarge, message);
+            return Err(refusal(block, RefusalReason::TooLarge, message));
         }
         let sealed_at = tidemark_rollup::time::EventTime::from_unix_ms(block.sealed_at_ms);
         if let Err(wrong) = self.rules.times.judge_seal(sealed_at, self.clock.now()) {
-            return refuse(RefusalReason::BadSealTime, wrong.to_owned());
+            return Err(refusal(block, RefusalReason::BadSealTime, wrong.to_owned()));
         }
-        if let Err(ack) = check_identity(&block, self.rules.shards) {
-            self.metrics.refused(ack.refused.as_ref().map_or(RefusalReason::Malformed, v1::Refusal::reason));
-            return ack;
-        }
-        let permit = match self.admission.admit(size_bytes) {
-            Ok(permit) => permit,
-            Err(refused) => return refuse(RefusalReason::Overloaded, refused.to_string()),
-        };
-        let ack = self.router.deliver_one(block, &permit).await;
-        if let Some(refused) = &ack.refused {
-            self.metrics.refused(refused.reason());
-        }
-        ack
+        check_identity(block, self.rules.shards)?;
+        let overloaded = |refused: Refused| refusal(block, RefusalReason::Overloaded, refused.to_string());
+        self.admission.admit(size_bytes).map_err(overloaded)
     }
 
     fn note(&self, rejected: &[v1::Rejection], ignored: &[v1::Ignored]) {
@@ -147,19 +154,44 @@ impl v1::ingest_server::Ingest for Services {
         &self,
         request: Request<Streaming<v1::Block>>,
     ) -> Result<Response<AckStream<v1::BlockAck>>, Status> {
-        let inner = Arc::clone(&self.0);
+        let (acks, told) = mpsc::unbounded_channel();
         // What is taken in is acknowledged; then the stream ends, and the sender opens another one elsewhere.
         let blocks = request.into_inner().take_until(self.0.shutdown.clone().cancelled_owned());
-        let acks = blocks.map(move |block| {
-            let inner = Arc::clone(&inner);
-            async move {
-                let block = block?;
-                let event_count = block.event_count;
-                let ack = inner.block(block).await;
-                inner.metrics.flow().block(event_count, &ack);
-                Ok(ack)
+        tokio::spawn(take_blocks(Arc::clone(&self.0), blocks.boxed(), acks));
+        Ok(Response::new(UnboundedReceiverStream::new(told).boxed()))
+    }
+}
+
+/// Takes the blocks of a stream. Ends with it, or when nobody waits for acknowledgements any more; these go on until all are told.
+async fn take_blocks(
+    inner: Arc<Inner>,
+    mut blocks: BoxStream<'static, Result<v1::Block, Status>>,
+    acks: mpsc::UnboundedSender<Result<v1::BlockAck, Status>>,
+) {
+    let room = Arc::new(Semaphore::new(BLOCKS_PER_STREAM));
+    loop {
+        let block = tokio::select! {
+            biased;
+            () = acks.closed() => return,
+            block = blocks.next() => block,
+        };
+        match block {
+            None => return,
+            Some(Err(status)) => {
+                // Where nobody listens, that is known.
+                _ = acks.send(Err(status));
+                return;
             }
-        });
-        Ok(Response::new(acks.buffer_unordered(BLOCKS_PER_STREAM).boxed()))
+            Some(Ok(block)) => {
+                // The semaphore is never closed.
+                let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+                let acks = acks.clone();
+                let done = move |ack| {
+                    _ = acks.send(Ok(ack));
+                    drop(place);
+                };
+                inner.block(block, Box::new(done));
+            }
+        }
     }
 }

@@ -10,13 +10,14 @@ use super::breaker::Breaker;
 use super::{PeerError, PeerSettings};
 use crate::metrics::NodeMeter;
 use crate::shard::Delivery;
+use crate::told::Told;
 use prost::Message as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_proto::MAX_BATCH_BYTES;
 use tidemark_proto::v1;
 use tidemark_proto::v1::cluster_client::ClusterClient;
 use tidemark_shell::link::Link;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 /// Calls under way to one node.
@@ -27,6 +28,8 @@ const BLOCKS: usize = 512;
 const WAITING: usize = 4096;
 
 type Reply = Result<v1::BlockAck, PeerError>;
+/// What is done with a reply.
+pub(crate) type Done = Box<dyn FnOnce(Reply) + Send>;
 
 /// A block, and who waits for what becomes of it.
 pub(super) struct Outgoing {
@@ -44,7 +47,7 @@ impl Outgoing {
 
 struct Queued {
     outgoing: Outgoing,
-    reply: oneshot::Sender<Reply>,
+    told: Told<Reply>,
     /// Given back when the node replied.
     _room: OwnedSemaphorePermit,
 }
@@ -87,18 +90,27 @@ impl Queue {
         queue
     }
 
-    pub(super) async fn send(&self, outgoing: Outgoing) -> Reply {
-        let address = self.address.to_string();
+    pub(super) fn send(&self, outgoing: Outgoing, done: Done) {
+        let address = || self.address.to_string();
         if self.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now()) {
-            return Err(PeerError::Resting { address });
+            return done(Err(PeerError::Resting { address: address() }));
         }
+        let full = || PeerError::Full { address: address(), bytes: self.bytes };
         let permits = u32::try_from(outgoing.bytes).unwrap_or(u32::MAX);
-        let full = || PeerError::Full { address: address.clone(), bytes: self.bytes };
-        let room = Arc::clone(&self.room).try_acquire_many_owned(permits).map_err(|_| full())?;
-        let (reply, told) = oneshot::channel();
-        self.blocks.try_send(Queued { outgoing, reply, _room: room }).map_err(|_| full())?;
-        let gone = || PeerError::Unreachable { address, message: "the node left".to_owned() };
-        told.await.unwrap_or_else(|_| Err(gone()))
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(permits) else {
+            return done(Err(full()));
+        };
+        let place = match self.blocks.try_reserve() {
+            Ok(place) => place,
+            Err(_) => return done(Err(full())),
+        };
+        let gone = Arc::clone(&self.address);
+        let told = Told::by(move |reply: Option<Reply>| {
+            let left =
+                || PeerError::Unreachable { address: gone.to_string(), message: "the node left".to_owned() };
+            done(reply.unwrap_or_else(|| Err(left())));
+        });
+        place.send(Queued { outgoing, told, _room: room });
     }
 }
 
@@ -149,17 +161,17 @@ impl Courier {
     async fn deliver(&self, batch: Vec<Queued>) {
         let (mut request, mut senders) = (v1::ApplyRequest::default(), Vec::with_capacity(batch.len()));
         request.shard_count = self.settings.shards.get();
-        for Queued { outgoing, reply, _room } in batch {
+        for Queued { outgoing, told, _room } in batch {
             request.blocks.push(outgoing.block);
             request.writers.push(outgoing.delivery.to_wire());
-            senders.push((reply, _room));
+            senders.push((told, _room));
         }
         self.metrics.forwarded(senders.len() as u64);
         let replies = self.call(request, senders.len()).await;
         self.note(&replies);
         match replies {
-            Ok(acks) => senders.into_iter().zip(acks).for_each(|((reply, _), ack)| _ = reply.send(Ok(ack))),
-            Err(error) => senders.into_iter().for_each(|(reply, _)| _ = reply.send(Err(error.clone()))),
+            Ok(acks) => senders.into_iter().zip(acks).for_each(|((told, _), ack)| told.tell(Ok(ack))),
+            Err(error) => senders.into_iter().for_each(|(told, _)| told.tell(Err(error.clone()))),
         }
     }
 

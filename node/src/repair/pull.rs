@@ -5,7 +5,7 @@
 
 use super::{COMPARE_WITHIN, Repair};
 use futures::StreamExt as _;
-use futures::future::{BoxFuture, FutureExt as _, join_all};
+use futures::future::{BoxFuture, FutureExt as _};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -93,11 +93,10 @@ impl Repair {
         while let Some(batch) =
             tokio::time::timeout(NEXT_WITHIN, stream.message()).await.map_err(too_slow)??
         {
-            let applied = batch.blocks.into_iter().map(|block| async move {
-                let permit = self.room.wait(block.encoded_len()).await;
-                self.router.apply(block, None, permit).await
-            });
-            let acks = join_all(applied).await;
+            let permit = self.room.wait(batch.encoded_len()).await;
+            let blocks = batch.blocks.into_iter().map(|block| (block, None)).collect();
+            let acks = self.router.apply_all(blocks, &permit).await;
+            drop(permit);
             self.meter.pulled(acks.len() as u64);
             if let Some(refused) = acks.into_iter().find_map(|ack| ack.refused) {
                 return Err(Status::unavailable(refused.message));

@@ -10,6 +10,7 @@ use crate::admission::Permit;
 use crate::committed::Committed;
 use crate::query::Question;
 use crate::shard::{ApplyError, Delivery, ShardError};
+use crate::told::Told;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,14 +29,14 @@ use tidemark_rollup::table::SiteFacts;
 use tidemark_rollup::time::BucketStart;
 
 pub(super) enum ShardMsg {
-    /// Replies once the block is counted and the journal has it.
+    /// Tells once the block is counted and the journal has it.
     /// The permit rides along, so a sender that gives up does not free room that is still in use.
     /// Here, and not before, it is seen whether the sender knows all owners (whose keys are `writers`): see `Holds`.
     Apply {
         block: v1::Block,
         delivery: Option<Delivery>,
         admitted: Permit,
-        reply: RpcReplyPort<Result<Applied, ApplyError>>,
+        told: Told<Result<Applied, ApplyError>>,
     },
     /// Which blocks the journal has, once all that were taken before this message are in it. `None` where `asker` is no
     /// owner. Blocks that come after this message are taken only if they are brought to the asker as well.
@@ -177,8 +178,8 @@ impl Actor for ShardActor {
         state.drop_what_the_journal_lost().await;
         // A reply that cannot be sent means the caller stopped waiting, which is their right.
         match message {
-            ShardMsg::Apply { block, delivery, admitted, reply } => {
-                state.apply(block, delivery, admitted, reply);
+            ShardMsg::Apply { block, delivery, admitted, told } => {
+                state.apply(block, delivery, admitted, told);
             }
             ShardMsg::Holds { asker, reply } => state.holds(asker, reply),
             ShardMsg::Lacking { of, reply } => _ = reply.send(state.lacking(&of)),

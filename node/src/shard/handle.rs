@@ -7,6 +7,7 @@ use super::actor::{Eviction, Flushing, OpenPass, Receipts, ShardMsg, ShardView, 
 use crate::admission::Permit;
 use crate::committed::Committed;
 use crate::query::Question;
+use crate::told::Told;
 use ractor::rpc::CallResult;
 use ractor::{ActorRef, RpcReplyPort};
 use std::collections::BTreeMap;
@@ -94,18 +95,21 @@ impl ShardHandle {
         matches!(*self.station.borrow(), Station::Up(_))
     }
 
-    /// Counts a block; without a delivery, one that another owner has. Replies once it is counted and the journal has it.
-    ///
-    /// # Errors
-    /// Where it is not counted, or not known to be.
-    pub async fn apply(
+    /// Counts a block; without a delivery, one that another owner has. `told` is told once it is counted and the journal has it, or why
+    /// not; nothing where the shard ends before.
+    pub(crate) fn apply(
         &self,
         block: v1::Block,
         delivery: Option<Delivery>,
         admitted: Permit,
-        timeout: Duration,
-    ) -> Result<Applied, ApplyError> {
-        self.call(timeout, |reply| ShardMsg::Apply { block, delivery, admitted, reply }).await?
+        told: Told<Result<Applied, ApplyError>>,
+    ) {
+        let actor = match &*self.station.borrow() {
+            Station::Up(actor) => actor.clone(),
+            Station::Down => return told.tell(Err(ShardError::Down.into())),
+        };
+        // Where it has ended, the message is dropped, and `told` says so.
+        let _ = actor.cast(ShardMsg::Apply { block, delivery, admitted, told });
     }
 
     /// Which blocks of the shard the journal has; `None` where `asker` is not seen as an owner of it.

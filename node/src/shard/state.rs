@@ -19,6 +19,7 @@ use crate::committed::Committed;
 use crate::planted::Bug;
 use crate::rebuild::{rebuilt, uncovered};
 use crate::shard::ApplyError;
+use crate::told::Told;
 use ractor::RpcReplyPort;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -67,50 +68,48 @@ impl State {
         }
     }
 
-    /// Counts a block at once and replies when the journal has it: many blocks share one write.
+    /// Counts a block at once and tells when the journal has it: many blocks share one write.
     pub(super) fn apply(
         &mut self,
         block: v1::Block,
         delivery: Option<Delivery>,
         admitted: Permit,
-        reply: RpcReplyPort<Result<Applied, ApplyError>>,
+        told: Told<Result<Applied, ApplyError>>,
     ) {
         let knows_all =
             |of: &Delivery| self.parts.owners.borrow().are_all_among(self.shard.id(), &of.writers);
         if !self.parts.planted.has(Bug::SkipOwnersCheck) && !delivery.as_ref().is_none_or(knows_all) {
-            let _ = reply.send(Err(ApplyError::OwnersDiffer));
-            return;
+            return told.tell(Err(ApplyError::OwnersDiffer));
         }
         // Asked first: what is counted and then cannot be kept makes the shard anew.
-        if let Err(full) = self.parts.journal.usage().accepting {
-            let _ = reply.send(Err(ApplyError::Journal(full.into())));
-            return;
+        if let Err(full) = self.parts.journal.accepting() {
+            return told.tell(Err(ApplyError::Journal(full.into())));
         }
         let arrival = match &delivery {
             Some(Delivery { again: false, .. }) => Arrival::Sent,
             _ => Arrival::Copied,
         };
         match self.count(&block, arrival) {
-            Err(error) => _ = reply.send(Err(error)),
+            Err(error) => told.tell(Err(error)),
             Ok((id, applied)) => {
                 if self.parts.changes.is_heard() {
                     self.parts.changes.note(self.shard.last_sites());
                 }
                 let lost = Arc::clone(&self.lost);
                 let buckets = applied.buckets.clone();
-                let mut reply = Some(reply);
+                let mut told = Some(told);
                 if self.parts.planted.has(Bug::AcknowledgeBeforeJournal)
-                    && let Some(reply) = reply.take()
+                    && let Some(told) = told.take()
                 {
-                    let _ = reply.send(Ok(applied.clone()));
+                    told.tell(Ok(applied.clone()));
                 }
                 let done = move |kept: Result<(), tidemark_journal::AppendError>| {
                     if kept.is_err() {
-                        // Before the reply: the sender's next copy must find the shard made anew.
+                        // Before it is told: the sender's next copy must find the shard made anew.
                         lost.fetch_add(1, Ordering::SeqCst);
                     }
-                    if let Some(reply) = reply {
-                        let _ = reply.send(kept.map(|()| applied).map_err(ApplyError::Journal));
+                    if let Some(told) = told {
+                        told.tell(kept.map(|()| applied).map_err(ApplyError::Journal));
                     }
                     drop(admitted);
                 };
