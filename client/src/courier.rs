@@ -116,7 +116,14 @@ impl Courier {
             };
             tokio::select! {
                 biased;
-                Some(report) = self.reports.1.recv() => self.listen(report),
+                Some(report) = self.reports.1.recv() => {
+                    self.listen(report);
+                    // Acknowledgements come many at a time; what follows from them is done once for all.
+                    for _ in 0..REPORTS {
+                        let Ok(report) = self.reports.1.try_recv() else { break };
+                        self.listen(report);
+                    }
+                }
                 Some((key, outcome)) = self.kept.1.recv() => self.desk.kept(key, outcome, Instant::now()),
                 Ok(()) = self.routes.changed() => {
                     let routes = Arc::clone(&self.routes.borrow_and_update());
