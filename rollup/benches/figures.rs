@@ -20,7 +20,7 @@ use tidemark_rollup::event::TimeRules;
 use tidemark_rollup::query::Query;
 use tidemark_rollup::scan::{ScanContext, Scanned, scan};
 use tidemark_rollup::schema::Schema;
-use tidemark_rollup::shard::{Shard, ShardRules};
+use tidemark_rollup::shard::{Rooms, Shard, ShardRules};
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::EventTime;
@@ -68,9 +68,11 @@ fn main() {
     );
     // `cargo bench -p tidemark-rollup -- query` takes only what has that in its name.
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
-    let figures: [(&str, fn()); 6] = [
+    let figures: [(&str, fn()); 8] = [
         ("apply", || apply("apply blocks", 2_000_000, Sealed::AfterTheHour)),
         ("apply live", || apply("apply live blocks", 2_000_000, Sealed::AtOnce)),
+        ("apply to shards", || apply_to_shards("8,192 to 64 shards", 2_000_000, 8_192)),
+        ("apply to shards, few", || apply_to_shards("256 to 64 shards", 1_000_000, 256)),
         ("split", || rows_per_second(500_000)),
         ("query of 50 sites", || query("50 sites", 1_000_000, SITES)),
         ("query of 1 site", || query("1 site", 1_000_000, 1)),
@@ -219,6 +221,42 @@ fn apply(name: &str, total: usize, sealed: Sealed) {
     }
     let best = total as f64 / best.as_secs_f64();
     println!("{:<24}{best:>9.0} events/s\n", format!("{name}, best"));
+}
+
+/// Events of one bucket into 64 shards, in blocks of what a batch has for each: what a node does. Between two blocks of one shard
+/// come those of all others, so nothing of it is in the processor's caches any more.
+fn apply_to_shards(name: &str, total: usize, batch: usize) {
+    let rules = rules(64);
+    let mut traffic = Traffic::new(SITES, total);
+    let split = |seq| {
+        let mut batch = traffic.batch(seq as u64, batch);
+        batch.events.iter_mut().for_each(|event| event.time_ms = START_MS + (event.time_ms - START_MS) / 12);
+        batch.sealed_at_ms = batch.events.last().unwrap().time_ms;
+        split_batch(&batch, &rules)
+    };
+    let blocks: Vec<v1::Block> = (0..total / batch).flat_map(split).collect();
+    let events: u32 = blocks.iter().map(|block| block.event_count).sum();
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let rooms = Rooms::default();
+        let mut shards: Vec<Shard> =
+            rules.shards.shards().map(|id| Shard::new(id, rules.clone()).sharing(&rooms)).collect();
+        let started = Instant::now();
+        for block in &blocks {
+            shards[block.shard as usize].apply(block).unwrap();
+        }
+        let took = started.elapsed();
+        best = best.min(took);
+        println!(
+            "{name:<24}{:>9.0} events/s  ({:.1} us/block of {:.1} events, {} rows)",
+            f64::from(events) / took.as_secs_f64(),
+            took.as_secs_f64() * 1e6 / blocks.len() as f64,
+            f64::from(events) / blocks.len() as f64,
+            shards.iter().map(Shard::row_count).sum::<usize>(),
+        );
+    }
+    let name = format!("{name}, best");
+    println!("{name:<24}{:>9.0} events/s\n", f64::from(events) / best.as_secs_f64());
 }
 
 /// Rows into blocks, as a node does for clients that do not make blocks.

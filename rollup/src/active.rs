@@ -6,7 +6,7 @@
 //! A sketch cannot forget, and one for each row and slice would be thirty times the bucket. So what was seen is written down
 //! as it is, scanned where somebody asks for `active`, and dropped once no window can touch it.
 
-use crate::measure::{NOWHERE, extend, unique::Unique};
+use crate::measure::{NOWHERE, extend, touch, unique::Unique};
 use crate::time::{BucketStart, EventTime};
 use std::time::Duration;
 
@@ -56,6 +56,12 @@ impl ActiveLog {
         extend(&mut self.rows, &[row]);
         extend(&mut self.slices, &[slice]);
         extend(&mut self.visitors, &[visitor]);
+    }
+
+    /// Reads where the columns grow, without waiting for it.
+    pub(crate) fn touch(&self) -> u32 {
+        let last = self.rows.len().saturating_sub(1);
+        touch(&self.rows, last) ^ u32::from(touch(&self.slices, last)) ^ touch(&self.visitors, last) as u32
     }
 
     pub(crate) fn is_empty(&self) -> bool {

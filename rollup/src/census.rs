@@ -10,6 +10,7 @@
 //!
 //! Invariant: a value that is beyond the limit stays beyond it, whatever arrives later.
 
+use crate::measure::touch;
 use std::collections::{BTreeSet, BinaryHeap};
 
 /// Default limit.
@@ -78,6 +79,11 @@ impl ValueSet {
             over.next = over.next.min(hash);
         }
         fits
+    }
+
+    /// Reads what [`admit`](Self::admit) reads, without waiting for it.
+    pub(crate) fn touch(&self, id: u32) -> u32 {
+        touch(&self.admitted, id as usize / 64) as u32
     }
 
     /// Notes that events count under [`OTHER`].

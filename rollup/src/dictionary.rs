@@ -5,9 +5,11 @@
 //!
 //! Invariant: equal strings have equal ids, ids count up from 0 in the order of arrival and never change.
 
+pub(crate) mod index;
+
 use crate::measure::extend;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+use index::Index;
+use std::hint::black_box;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The hash of a text wherever texts are interned or ordered by hash.
@@ -30,7 +32,7 @@ pub struct Dictionary {
     ends: Vec<u64>,
     /// Kept so that growing the index does not touch the text.
     hashes: Vec<u64>,
-    index: HashTable<u32>,
+    index: Index,
 }
 
 impl Dictionary {
@@ -41,23 +43,20 @@ impl Dictionary {
 
     /// The same where the caller has the hash already. One dictionary must always be given the same hash for a text.
     pub fn intern_hashed(&mut self, text: &str, hash: u64) -> u32 {
-        let Self { text: all, ends, hashes, index } = self;
-        let same = |&id: &u32| hashes[id as usize] == hash && string(all, ends, id) == text;
-        match index.entry(hash, same, |&id| hashes[id as usize]) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(vacant) => {
-                let id = ends.len() as u32;
-                vacant.insert(id);
-                if all.len() + text.len() > all.capacity() {
-                    // By half, as columns grow.
-                    all.reserve_exact(text.len().max(all.len() / 2));
-                }
-                all.push_str(text);
-                extend(ends, &[all.len() as u64]);
-                extend(hashes, &[hash]);
-                id
-            }
+        if let Some(known) = self.find_hashed(text, hash) {
+            return known;
         }
+        let Self { text: all, ends, hashes, index } = self;
+        let id = ends.len() as u32;
+        index.insert(id, hash, |id| hashes[id as usize]);
+        if all.len() + text.len() > all.capacity() {
+            // By half, as columns grow.
+            all.reserve_exact(text.len().max(all.len() / 2));
+        }
+        all.push_str(text);
+        extend(ends, &[all.len() as u64]);
+        extend(hashes, &[hash]);
+        id
     }
 
     /// The id of `text`, where it is known.
@@ -67,8 +66,7 @@ impl Dictionary {
 
     /// The same where the caller has the hash already.
     pub fn find_hashed(&self, text: &str, hash: u64) -> Option<u32> {
-        let same = |&id: &u32| self.hashes[id as usize] == hash && self.get(id) == text;
-        self.index.find(hash, same).copied()
+        self.index.find(hash, |id| self.get(id) == text)
     }
 
     /// The string with this id.
@@ -104,13 +102,41 @@ impl Dictionary {
         (0..self.len() as u32).map(|id| self.get(id))
     }
 
+    /// Reads where a text ends, of which there may be none.
+    fn touch_end(&self, id: u32) -> u64 {
+        self.ends.get(id as usize).copied().unwrap_or(0)
+    }
+
+    /// Reads both ends of a text, of which there may be none.
+    fn touch_text(&self, id: u32) -> u8 {
+        let text = self.text.as_bytes();
+        let end = self.touch_end(id) as usize;
+        let start =
+            (id as usize).checked_sub(1).and_then(|id| self.ends.get(id)).map_or(0, |&end| end as usize);
+        text.get(start).copied().unwrap_or(0) ^ text.get(end.saturating_sub(1)).copied().unwrap_or(0)
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.text.capacity()
             + self.ends.capacity() * size_of::<u64>()
             + self.hashes.capacity() * size_of::<u64>()
-            + self.index.allocation_size()
+            + self.index.heap_bytes()
     }
+}
+
+/// Has what lookups of these hashes will read in the caches. Each step reads for all what the one before has told, and no step
+/// waits for what it reads: so the misses of all of them are under way at once.
+pub(crate) fn warm<'a>(
+    lookups: impl Iterator<Item = (&'a Dictionary, u64)> + Clone,
+    candidates: &mut Vec<u32>,
+) {
+    black_box(lookups.clone().fold(0, |sum, (dictionary, hash)| sum ^ dictionary.index.touch(hash)));
+    candidates.clear();
+    candidates.extend(lookups.clone().map(|(dictionary, hash)| dictionary.index.candidate(hash)));
+    let found = lookups.map(|(dictionary, _)| dictionary).zip(&*candidates);
+    black_box(found.clone().fold(0, |sum, (dictionary, &id)| sum ^ dictionary.touch_end(id)));
+    black_box(found.fold(0, |sum, (dictionary, &id)| sum ^ dictionary.touch_text(id)));
 }
 
 fn string<'a>(text: &'a str, ends: &[u64], id: u32) -> &'a str {

@@ -8,12 +8,12 @@
 
 use crate::active::ActiveLog;
 use crate::census::{OTHER_ID, UNSET_ID, ValueSet};
+use crate::dictionary::index::Index;
 use crate::dictionary::{Dictionary, mix};
-use crate::measure::{MeasureColumn, extend};
+use crate::measure::{MeasureColumn, extend, touch};
 use crate::schema::Schema;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use tidemark_proto::v1::Reason;
 
 /// Distinct dimension tuples: per tuple one id for each dimension of the schema.
@@ -26,7 +26,7 @@ pub(crate) struct TupleSet {
     width: usize,
     ids: Vec<u32>,
     len: u32,
-    index: HashTable<u32>,
+    index: Index,
 }
 
 /// Where a dimension is in a tuple; `None` where no tuple has it set.
@@ -34,7 +34,7 @@ type Slot = Option<usize>;
 
 impl TupleSet {
     pub(crate) fn new(dimensions: usize) -> Self {
-        Self { slots: vec![None; dimensions], width: 0, ids: Vec::new(), len: 0, index: HashTable::new() }
+        Self { slots: vec![None; dimensions], width: 0, ids: Vec::new(), len: 0, index: Index::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -75,30 +75,42 @@ impl TupleSet {
         &self.ids[tuple as usize * self.width..][..self.width]
     }
 
+    /// Has what lookups of these hashes will read in the caches, as [`warm`](crate::dictionary::warm) does.
+    pub(crate) fn warm(&self, hashes: &[u64], candidates: &mut Vec<u32>) {
+        black_box(hashes.iter().fold(0, |touched, &hash| touched ^ self.index.touch(hash)));
+        candidates.clear();
+        candidates.extend(hashes.iter().map(|&hash| self.index.candidate(hash)));
+        let firsts = candidates.iter().map(|&id| id as usize * self.width);
+        // A tuple is in two lines at most.
+        let ends = firsts.flat_map(|first| [first, (first + self.width).saturating_sub(1)]);
+        black_box(ends.fold(0, |touched, at| touched ^ touch(&self.ids, at)));
+    }
+
     /// The id of this tuple, which is added where it is new.
     pub(crate) fn intern(&mut self, tuple: &[u32]) -> u32 {
-        let hash = hash_tuple(tuple);
-        let (width, ids) = (self.width, &self.ids);
-        let at = |id: u32| &ids[id as usize * width..][..width];
-        match self.index.entry(hash, |&id| at(id) == tuple, |&id| hash_tuple(at(id))) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(vacant) => {
-                let id = self.len;
-                vacant.insert(id);
-                self.len += 1;
-                extend(&mut self.ids, tuple);
-                id
-            }
+        self.intern_hashed(tuple, hash_tuple(tuple))
+    }
+
+    /// The same where the caller has the hash already.
+    pub(crate) fn intern_hashed(&mut self, tuple: &[u32], hash: u64) -> u32 {
+        if let Some(known) = self.index.find(hash, |id| self.get(id) == tuple) {
+            return known;
         }
+        let id = self.len;
+        let (width, ids) = (self.width, &self.ids);
+        self.index.insert(id, hash, |id| hash_tuple(&ids[id as usize * width..][..width]));
+        self.len += 1;
+        extend(&mut self.ids, tuple);
+        id
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.ids.capacity() * 4 + self.index.allocation_size() + self.slots.capacity() * size_of::<Slot>()
+        self.ids.capacity() * 4 + self.index.heap_bytes() + self.slots.capacity() * size_of::<Slot>()
     }
 }
 
 /// A sum of products: dimensions that are not set cost nothing, and the compiler vectorises the rest.
-fn hash_tuple(tuple: &[u32]) -> u64 {
+pub(crate) fn hash_tuple(tuple: &[u32]) -> u64 {
     let mut factor = 0x9E37_79B9_7F4A_7C15_u64;
     let mut sum = 0_u64;
     for &id in tuple {
@@ -116,7 +128,7 @@ pub(crate) struct SiteTable {
     pub(crate) url: Vec<u32>,
     /// Per row.
     pub(crate) tuple: Vec<u32>,
-    index: HashTable<u32>,
+    index: Index,
     /// One per measure of the schema, each with an entry per row.
     pub(crate) measures: Vec<MeasureColumn>,
     /// One per dimension of the schema.
@@ -167,7 +179,7 @@ impl SiteTable {
             urls: Dictionary::default(),
             url: Vec::new(),
             tuple: Vec::new(),
-            index: HashTable::new(),
+            index: Index::default(),
             measures: schema.measures().iter().map(|measure| MeasureColumn::new(&measure.source)).collect(),
             values: vec![ValueSet::default(); schema.dimensions().len()],
             active: ActiveLog::default(),
@@ -180,21 +192,52 @@ impl SiteTable {
         self.url.len()
     }
 
+    /// Reads what every block that has the site reads and where its columns grow, without waiting for it. The result is of no
+    /// use, here and below.
+    pub(crate) fn touch(&self) -> u32 {
+        let values = self.values.iter().fold(0, |touched, values| touched ^ values.len() as u32);
+        values ^ self.touch_row(self.len().saturating_sub(1)) ^ self.active.touch() ^ self.facts.late as u32
+    }
+
+    /// Reads what admitting a tuple reads.
+    pub(crate) fn touch_values(&self, tuple: &[u32], tuples: &TupleSet) -> u32 {
+        let values = self.values.iter().zip(&tuples.slots);
+        values.fold(0, |touched, (values, slot)| touched ^ slot.map_or(0, |slot| values.touch(tuple[slot])))
+    }
+
+    /// Reads where the lookup of a row begins.
+    pub(crate) fn touch_index(&self, hash: u64) -> u32 {
+        self.index.touch(hash)
+    }
+
+    /// The row whose key a lookup will look at first, or [`NO_ID`](crate::dictionary::index::NO_ID).
+    pub(crate) fn candidate(&self, hash: u64) -> u32 {
+        self.index.candidate(hash)
+    }
+
+    /// Reads the columns of a row, which may not be there.
+    pub(crate) fn touch_row(&self, row: usize) -> u32 {
+        let key = touch(&self.url, row) ^ touch(&self.tuple, row);
+        self.measures.iter().fold(key, |touched, column| touched ^ column.touch(row))
+    }
+
     /// The row of this key, which is added where it is new; its measures are empty until fed.
     pub(crate) fn row(&mut self, url: u32, tuple: u32) -> u32 {
+        self.row_hashed(url, tuple, hash_row(url, tuple))
+    }
+
+    /// The same where the caller has the hash already.
+    pub(crate) fn row_hashed(&mut self, url: u32, tuple: u32, hash: u64) -> u32 {
         let (urls, tuples) = (&self.url, &self.tuple);
-        let same = |&row: &u32| urls[row as usize] == url && tuples[row as usize] == tuple;
-        let hash_of = |&row: &u32| hash_row(urls[row as usize], tuples[row as usize]);
-        match self.index.entry(hash_row(url, tuple), same, hash_of) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(vacant) => {
-                let row = urls.len() as u32;
-                vacant.insert(row);
-                extend(&mut self.url, &[url]);
-                extend(&mut self.tuple, &[tuple]);
-                row
-            }
+        let same = |row: u32| urls[row as usize] == url && tuples[row as usize] == tuple;
+        if let Some(known) = self.index.find(hash, same) {
+            return known;
         }
+        let row = urls.len() as u32;
+        self.index.insert(row, hash, |row| hash_row(urls[row as usize], tuples[row as usize]));
+        extend(&mut self.url, &[url]);
+        extend(&mut self.tuple, &[tuple]);
+        row
     }
 
     /// Replaces values of a tuple that are beyond the limit by `(other)`.
@@ -247,7 +290,7 @@ impl SiteTable {
         let values: usize = self.values.iter().map(ValueSet::heap_bytes).sum();
         self.urls.heap_bytes()
             + (self.url.capacity() + self.tuple.capacity()) * size_of::<u32>()
-            + self.index.allocation_size()
+            + self.index.heap_bytes()
             + measures
             + self.measures.capacity() * size_of::<MeasureColumn>()
             + values
@@ -257,6 +300,6 @@ impl SiteTable {
     }
 }
 
-fn hash_row(url: u32, tuple: u32) -> u64 {
+pub(crate) fn hash_row(url: u32, tuple: u32) -> u64 {
     mix(u64::from(url) << 32 | u64::from(tuple))
 }

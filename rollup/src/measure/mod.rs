@@ -47,6 +47,15 @@ impl MeasureColumn {
         }
     }
 
+    /// Reads a row, which may be beyond the end, without waiting for it.
+    pub(crate) fn touch(&self, row: usize) -> u32 {
+        match self {
+            Self::Integers(values) => touch(values, row) as u32,
+            Self::Uniques(values) => u32::from(matches!(values.get(row), Some(Unique::Empty))),
+            Self::Distributions(values) => u32::from(matches!(values.get(row), Some(Distribution::Empty))),
+        }
+    }
+
     /// Merges rows of `other` into rows of this column: row `i` into row `rows[i]`, or nowhere where that is
     /// [`NOWHERE`].
     pub fn merge_rows(&mut self, other: &Self, rows: &[u32]) {
@@ -165,6 +174,11 @@ fn merge_pairs<T>(mine: &mut [T], theirs: &[T], from: &[u32], to: &[u32], mut me
             merge(&mut mine[to as usize], theirs);
         }
     }
+}
+
+/// Reads an entry of a column, where there is one, so that it is in the caches when it is needed.
+pub(crate) fn touch<T: Copy + Default>(values: &[T], at: usize) -> T {
+    values.get(at).copied().unwrap_or_default()
 }
 
 /// Resizes a column, growing by half instead of doubling: rows are most of the memory there is.
