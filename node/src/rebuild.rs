@@ -17,7 +17,7 @@ use tidemark_rollup::time::BucketStart;
 pub(crate) fn rebuilt(id: ShardId, parts: &ShardParts) -> Shard {
     let started = Instant::now();
     let committed = Arc::clone(&parts.committed.borrow());
-    let mut shard = Shard::new(id, parts.rules.clone());
+    let mut shard = Shard::new(id, parts.rules.clone()).sharing(&parts.rooms);
     wait_for_journal(parts, id);
     let entries = parts.journal.blocks(id);
     let remembered = parts.remembered(id);

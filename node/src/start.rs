@@ -34,7 +34,7 @@ use tidemark_proto::v1::cluster_server::ClusterServer;
 use tidemark_proto::v1::ingest_server::IngestServer;
 use tidemark_proto::{DESCRIPTORS, MAX_MEMBER_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
 use tidemark_rollup::member::{NodeId, View};
-use tidemark_rollup::shard::ShardRules;
+use tidemark_rollup::shard::{Rooms, ShardRules};
 use tidemark_rollup::time::{Clock, EventTime};
 use tidemark_shell::link::Connect;
 use tidemark_shell::port::Port;
@@ -154,6 +154,7 @@ impl Node {
         let owners = Owners::of(config.id.clone(), first, config.shards, config.replication);
         let owners = watch::Sender::new(Arc::new(owners));
         let shard_parts = Arc::new(ShardParts {
+            rooms: Rooms::default(),
             rules: ShardRules {
                 schema: Arc::clone(&config.schema),
                 shards: config.shards,

@@ -20,7 +20,7 @@ use crate::sharding::{ShardCount, ShardId};
 use crate::table::SiteFacts;
 use crate::time::{BucketStart, EventTime};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tidemark_proto::v1;
 use tidemark_proto::v1::Reason;
 
@@ -100,6 +100,7 @@ pub struct Shard {
 /// Shards that share it ([`Shard::sharing`]) find it in the processor's caches, where one of a shard's own is not any more when the
 /// shard's next block comes. There is as much as shards have counted at one time.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::vec_box, reason = "a room is a kilobyte of pointers, and is moved with each block")]
 pub struct Rooms(Arc<Mutex<Vec<Box<Room>>>>);
 
 #[derive(Debug, Default)]
@@ -117,13 +118,15 @@ struct CountingRoom {
 }
 
 impl Rooms {
-    /// What was given back last is what the caches have.
+    /// What was given back last is what the caches have. Never waits: where another shard is at it this moment, there is new room.
     fn take(&self) -> Box<Room> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        self.0.try_lock().ok().and_then(|mut rooms| rooms.pop()).unwrap_or_default()
     }
 
     fn give_back(&self, room: Box<Room>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+        if let Ok(mut rooms) = self.0.try_lock() {
+            rooms.push(room);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::remembered::Remembered;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use tidemark_journal::Journal;
-use tidemark_rollup::shard::ShardRules;
+use tidemark_rollup::shard::{Rooms, ShardRules};
 use tidemark_rollup::sharding::ShardId;
 use tokio::sync::{Semaphore, watch};
 
@@ -17,6 +17,8 @@ use tokio::sync::{Semaphore, watch};
 pub struct ShardParts {
     /// What they count by.
     pub rules: ShardRules,
+    /// Where they count.
+    pub rooms: Rooms,
     /// What they are rebuilt from.
     pub journal: Journal,
     /// One per shard of the cluster.

@@ -55,7 +55,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(id: ShardId, parts: Arc<ShardParts>) -> Self {
-        let shard = Shard::new(id, parts.rules.clone());
+        let shard = Shard::new(id, parts.rules.clone()).sharing(&parts.rooms);
         Self {
             shard,
             parts,
