@@ -20,7 +20,7 @@ use tidemark_rollup::event::TimeRules;
 use tidemark_rollup::query::Query;
 use tidemark_rollup::scan::{ScanContext, Scanned, scan};
 use tidemark_rollup::schema::Schema;
-use tidemark_rollup::shard::{Shard, ShardRules};
+use tidemark_rollup::shard::{Rooms, Shard, ShardRules};
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::EventTime;
@@ -238,7 +238,9 @@ fn apply_to_shards(name: &str, total: usize, batch: usize) {
     let events: u32 = blocks.iter().map(|block| block.event_count).sum();
     let mut best = Duration::MAX;
     for _ in 0..5 {
-        let mut shards: Vec<Shard> = rules.shards.shards().map(|id| Shard::new(id, rules.clone())).collect();
+        let rooms = Rooms::default();
+        let mut shards: Vec<Shard> =
+            rules.shards.shards().map(|id| Shard::new(id, rules.clone()).sharing(&rooms)).collect();
         let started = Instant::now();
         for block in &blocks {
             shards[block.shard as usize].apply(block).unwrap();

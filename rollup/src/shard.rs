@@ -20,7 +20,7 @@ use crate::sharding::{ShardCount, ShardId};
 use crate::table::SiteFacts;
 use crate::time::{BucketStart, EventTime};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_proto::v1;
 use tidemark_proto::v1::Reason;
 
@@ -90,11 +90,45 @@ pub struct Shard {
     duplicates: BTreeMap<BucketStart, BTreeMap<String, u64>>,
     /// What was counted lately, where somebody asks for that.
     deltas: Option<Deltas>,
+    rooms: Rooms,
+    /// The sites of the block that was read last, end to end, and where each ends.
+    last_sites: (String, Vec<u32>),
+}
+
+/// Room for reading and counting blocks, reused from block to block.
+///
+/// Shards that share it ([`Shard::sharing`]) find it in the processor's caches, where one of a shard's own is not any more when the
+/// shard's next block comes. There is as much as shards have counted at one time.
+#[derive(Clone, Debug, Default)]
+#[allow(
+    clippy::vec_box,
+    reason = "taken and given back for each block, which moves a pointer and not the room"
+)]
+pub struct Rooms(Arc<Mutex<Vec<Box<Room>>>>);
+
+#[derive(Debug, Default)]
+struct Room {
     decoded: DecodedBlock,
+    counting: CountingRoom,
+}
+
+#[derive(Debug, Default)]
+struct CountingRoom {
     scratch: Scratch,
     /// Per event of the block at hand, in order of bucket.
     placed: Vec<(BucketStart, u32)>,
     events: Vec<u32>,
+}
+
+impl Rooms {
+    /// What was given back last is what the caches have.
+    fn take(&self) -> Box<Room> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, room: Box<Room>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+    }
 }
 
 impl Shard {
@@ -107,11 +141,16 @@ impl Shard {
             buckets: BTreeMap::new(),
             duplicates: BTreeMap::new(),
             deltas: None,
-            decoded: DecodedBlock::default(),
-            scratch: Scratch::default(),
-            placed: Vec::new(),
-            events: Vec::new(),
+            rooms: Rooms::default(),
+            last_sites: Default::default(),
         }
+    }
+
+    /// The shard with room that it shares with others.
+    #[must_use]
+    pub fn sharing(mut self, rooms: &Rooms) -> Self {
+        self.rooms = rooms.clone();
+        self
     }
 
     /// Which shard this is.
@@ -158,8 +197,8 @@ impl Shard {
     ) -> Result<Applied, BlockError> {
         // Buckets are made anew: they are no longer what they were and what came since.
         self.deltas = None;
-        self.read_and(block, |shard, decoded, id| {
-            shard.apply_where(decoded, id, Arrival::Copied, Some(buckets), &|_| false)
+        self.read_and(block, |shard, decoded, room, id| {
+            shard.apply_where(decoded, room, id, Arrival::Copied, Some(buckets), &|_| false)
         })
     }
 
@@ -245,8 +284,9 @@ impl Shard {
 
     /// The sites of the block that was read last; some of them repeatedly.
     pub fn last_sites(&self) -> impl Iterator<Item = &str> {
-        // Pages of one site mostly follow one another.
-        self.decoded.pages.chunk_by(|a, b| a.site == b.site).map(|pages| self.decoded.text(pages[0].site))
+        let (names, ends) = &self.last_sites;
+        let starts = [0].iter().chain(ends);
+        starts.zip(ends).map(|(&start, &end)| &names[start as usize..end as usize])
     }
 
     /// Counts a block, if none of its identity is counted yet: of two copies that differ, the first one counts.
@@ -268,8 +308,8 @@ impl Shard {
         arrival: Arrival,
         is_committed: &dyn Fn(BucketStart) -> bool,
     ) -> Result<Applied, BlockError> {
-        self.read_and(block, |shard, decoded, id| {
-            let applied = shard.apply_where(decoded, id, arrival, None, is_committed);
+        self.read_and(block, |shard, decoded, room, id| {
+            let applied = shard.apply_where(decoded, room, id, arrival, None, is_committed);
             shard.coverage.insert(id.producer, id.seq);
             applied
         })
@@ -283,37 +323,54 @@ impl Shard {
     fn read_and(
         &mut self,
         block: &v1::Block,
-        act: impl FnOnce(&mut Self, &DecodedBlock, BlockId) -> Applied,
+        act: impl FnOnce(&mut Self, &DecodedBlock, &mut CountingRoom, BlockId) -> Applied,
     ) -> Result<Applied, BlockError> {
         let id = BlockId::of(block, self.rules.shards)?;
         if id.shard != self.id {
             return Err(BlockError::NoSuchShard(block.shard));
         }
-        let mut decoded = std::mem::take(&mut self.decoded);
+        let mut room = self.rooms.take();
+        let Room { decoded, counting } = &mut *room;
         let read = decoded.read(block, self.rules.shards);
-        let applied = read.map(|()| act(self, &decoded, id));
-        self.decoded = decoded;
+        let applied = read.map(|()| {
+            self.note_sites(decoded);
+            act(self, decoded, counting, id)
+        });
+        self.rooms.give_back(room);
         applied
+    }
+
+    fn note_sites(&mut self, block: &DecodedBlock) {
+        let (names, ends) = &mut self.last_sites;
+        names.clear();
+        ends.clear();
+        // Pages of one site mostly follow one another.
+        for pages in block.pages.chunk_by(|a, b| a.site == b.site) {
+            names.push_str(block.text(pages[0].site));
+            ends.push(names.len() as u32);
+        }
     }
 
     /// Counts a block in all buckets, or only in some.
     fn apply_where(
         &mut self,
         block: &DecodedBlock,
+        room: &mut CountingRoom,
         id: BlockId,
         arrival: Arrival,
         only: Option<&dyn Fn(BucketStart) -> bool>,
         is_committed: &dyn Fn(BucketStart) -> bool,
     ) -> Applied {
+        let CountingRoom { scratch, placed, events } = room;
         let mut applied = Applied::default();
         let mut rejections: Vec<(BucketStart, &str, Reason, u32)> = Vec::new();
         for rejected in &block.rejected {
             rejections.push((rejected.bucket, &rejected.site, rejected.reason, rejected.events));
         }
-        self.placed.clear();
+        placed.clear();
         for event in 0..block.len() {
             match judge(self.rules.times, block, event) {
-                Ok(bucket) => self.placed.push((bucket, event as u32)),
+                Ok(bucket) => placed.push((bucket, event as u32)),
                 Err((bucket, reason)) => {
                     *applied.rejected.entry(reason).or_default() += 1;
                     let site = block.pages[block.page[event] as usize].site;
@@ -323,22 +380,22 @@ impl Shard {
         }
         let known = only.is_none() && self.coverage.contains(id.producer, id.seq);
         // Nearly always one bucket; the sort is stable so that rows come in the order of events.
-        if !self.placed.is_sorted_by_key(|&(bucket, _)| bucket) {
-            self.placed.sort_by_key(|&(bucket, _)| bucket);
+        if !placed.is_sorted_by_key(|&(bucket, _)| bucket) {
+            placed.sort_by_key(|&(bucket, _)| bucket);
         }
         let mut starts: BTreeSet<BucketStart> = rejections.iter().map(|&(bucket, ..)| bucket).collect();
-        starts.extend(self.placed.chunk_by(|a, b| a.0 == b.0).map(|chunk| chunk[0].0));
+        starts.extend(placed.chunk_by(|a, b| a.0 == b.0).map(|chunk| chunk[0].0));
 
         let sealed_at = EventTime::from_unix_ms(block.sealed_at_ms);
-        self.scratch.feeds.find(&self.rules.schema, block);
+        scratch.feeds.find(&self.rules.schema, block);
         for start in starts.into_iter().filter(|&start| only.is_none_or(|only| only(start))) {
-            let range = self.placed.partition_point(|&(bucket, _)| bucket < start)
-                ..self.placed.partition_point(|&(bucket, _)| bucket <= start);
+            let range = placed.partition_point(|&(bucket, _)| bucket < start)
+                ..placed.partition_point(|&(bucket, _)| bucket <= start);
             if known || is_committed(start) {
                 applied.repeated = true;
                 applied.duplicate += range.len() as u32;
                 if arrival == Arrival::Sent {
-                    self.note_duplicates(start, block, range);
+                    self.note_duplicates(start, block, &placed[range]);
                 }
                 applied.buckets.push(start);
                 continue;
@@ -354,16 +411,16 @@ impl Shard {
             }
             applied.buckets.push(start);
             applied.counted += range.len() as u32;
-            self.events.clear();
-            self.events.extend(self.placed[range].iter().map(|&(_, event)| event));
+            events.clear();
+            events.extend(placed[range].iter().map(|&(_, event)| event));
             let late = sealed_at > start.end().plus(GRACE);
-            bucket.count(block, &self.events, late, self.rules.dimension_values, &mut self.scratch);
+            bucket.count(block, events, late, self.rules.dimension_values, scratch);
             for &(_, site, reason, events) in rejections.iter().filter(|rejection| rejection.0 == start) {
                 bucket.reject(site, reason, events);
             }
             if let Some(deltas) = &mut self.deltas {
-                let fresh = deltas.bucket(start, &self.rules.schema, self.events.len().max(1));
-                fresh.count(block, &self.events, late, self.rules.dimension_values, &mut self.scratch);
+                let fresh = deltas.bucket(start, &self.rules.schema, events.len().max(1));
+                fresh.count(block, events, late, self.rules.dimension_values, scratch);
                 for &(_, site, reason, events) in rejections.iter().filter(|rejection| rejection.0 == start) {
                     fresh.reject(site, reason, events);
                 }
@@ -374,11 +431,11 @@ impl Shard {
         applied
     }
 
-    fn note_duplicates(&mut self, start: BucketStart, block: &DecodedBlock, placed: std::ops::Range<usize>) {
+    fn note_duplicates(&mut self, start: BucketStart, block: &DecodedBlock, placed: &[(BucketStart, u32)]) {
         while self.duplicates.len() > MAX_DUPLICATE_BUCKETS {
             self.duplicates.pop_first();
         }
-        for &(_, event) in &self.placed[placed] {
+        for &(_, event) in placed {
             let site = block.text(block.pages[block.page[event as usize] as usize].site);
             let of_bucket = self.duplicates.entry(start).or_default();
             match of_bucket.get_mut(site) {
