@@ -45,6 +45,7 @@ fn options(cluster: &Cluster, nodes: usize, form: Form) -> RunOptions {
         run: format!("{form:?}").to_lowercase(),
         producers: 2,
         form,
+        linger: Duration::from_millis(20),
         queries_per_second: 10.0,
         subscribers: 3,
         keeps_sent: true,
@@ -128,6 +129,23 @@ async fn a_run_that_is_ended_early_is_proved_as_far_as_it_went() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_wait_for_others_for_as_long_as_they_may_linger_and_that_is_part_of_their_latency() {
+    let cluster = cluster(1).await;
+    let linger = Duration::from_millis(300);
+    let options = RunOptions {
+        schedule: Schedule { shape: Shape::Constant { rate: 200.0 }, duration: Duration::from_millis(1_200) },
+        linger,
+        queries_per_second: 0.0,
+        subscribers: 0,
+        ..options(&cluster, 1, Form::Blocks)
+    };
+    let report = run_load(options).await;
+    let waited = |share| report.total().acknowledged.quantile(share).unwrap();
+    assert!(report.is_good(), "{}", report::text(&report));
+    assert!(waited(1.0) >= linger && waited(0.5) >= linger / 4, "{}", report::text(&report));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_cluster_counts_beyond_what_was_sent_is_told() {
     let cluster = cluster(1).await;
     let short = |seed| RunOptions {
@@ -178,8 +196,11 @@ async fn loadgen_prints_json_writes_a_page_and_ends_with_1_where_counts_differ()
     let (out, err) = (String::from_utf8_lossy(&second.stdout), String::from_utf8_lossy(&second.stderr));
     assert_eq!(second.status.code(), Some(1), "{out} {err}");
     assert!(out.contains("NOT VERIFIED") && err.contains("differ from what was sent"), "{out} {err}");
-    let misuse = run_program(&with(&["--late", "2"])).await;
-    assert_eq!(misuse.status.code(), Some(2), "{}", String::from_utf8_lossy(&misuse.stderr));
+    for (flag, value, message) in [("--late", "2", "give 0 to 1"), ("--linger", "2s", "give 1ms to 1s")] {
+        let misuse = run_program(&with(&[flag, value])).await;
+        let err = String::from_utf8_lossy(&misuse.stderr);
+        assert!(misuse.status.code() == Some(2) && err.contains(message), "{err}");
+    }
 
     let highest = run_program(&[
         "loadgen",

@@ -19,6 +19,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_client::BatchConfig;
 use tidemark_loadgen::load::report;
 use tidemark_loadgen::load::run::{Form, RunError, RunOptions, RunReport, run as run_load};
 use tidemark_loadgen::load::schedule::{Schedule, Shape};
@@ -82,6 +83,12 @@ pub(crate) struct LoadgenOptions {
     #[arg(long, value_enum, value_name = "FORM", default_value = "blocks")]
     form: FormName,
 
+    /// How long an event waits for others, to be sent with them; 1ms to 1s
+    ///
+    /// The default is that of our client. Longer makes larger blocks, which cost the cluster less; latencies count it.
+    #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = default_linger())]
+    linger: Duration,
+
     /// Queries per second beside the events, of the kinds that a dashboard asks
     #[arg(long, value_name = "RATE", value_parser = rate_or_none, default_value = "0")]
     queries: f64,
@@ -122,6 +129,10 @@ pub(crate) struct LoadgenOptions {
 enum FormName {
     Blocks,
     Rows,
+}
+
+fn default_linger() -> String {
+    humantime::format_duration(BatchConfig::default().age).to_string()
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -205,6 +216,7 @@ async fn run_once(
             FormName::Blocks => Form::Blocks,
             FormName::Rows => Form::Rows,
         },
+        linger: options.linger,
         queries_per_second: options.queries,
         subscribers: options.subscribers,
         keeps_sent: options.verify,

@@ -150,13 +150,18 @@ impl Timeline {
 
     /// Notes something in the part of this moment. What comes after the last part belongs to it.
     pub fn note(&mut self, elapsed: Duration, note: impl Fn(&mut Measured)) {
-        let part = (elapsed.as_secs_f64() / self.part.as_secs_f64()) as usize;
-        let part = part.min(self.most_parts - 1);
+        let part = self.part_of(elapsed);
         while self.parts.len() <= part {
             self.parts.push(Measured::coarse());
         }
         note(&mut self.parts[part]);
         note(&mut self.total);
+    }
+
+    /// Which part this moment belongs to.
+    pub fn part_of(&self, elapsed: Duration) -> usize {
+        let part = (elapsed.as_secs_f64() / self.part.as_secs_f64()) as usize;
+        part.min(self.most_parts - 1)
     }
 
     /// How long a part is.

@@ -10,6 +10,7 @@
 //! I/O nor a clock.
 
 mod asking;
+mod batch;
 pub mod check;
 pub mod measured;
 pub mod profile;

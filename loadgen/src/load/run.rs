@@ -7,11 +7,12 @@ use super::asking::{ask, subscribe};
 use super::check::{CheckError, Verdict, check};
 use super::measured::{Measured, Timeline};
 use super::profile::{Profile, ProfileError};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, seconds};
 use super::sender::{Sender, Shared};
 use super::sent::Sent;
 use super::traffic::Names;
 use serde::Serialize;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,6 +22,9 @@ use tidemark_rollup::time::Clock;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// How long an event may wait for others at most.
+pub const LINGER: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
 
 /// How events travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,6 +56,9 @@ pub struct RunOptions {
     pub producers: u32,
     /// How events travel.
     pub form: Form,
+    /// How long an event waits for others, to be sent with them: as in the client's batches. Within [`LINGER`].
+    #[serde(rename = "lingerS", serialize_with = "seconds")]
+    pub linger: Duration,
     /// Queries that are due per second.
     pub queries_per_second: f64,
     /// Subscribers, of fifty questions.
@@ -62,6 +69,23 @@ pub struct RunOptions {
     /// How long a block is sent again, and how long after the last event is due acknowledgements and answers are waited for.
     #[serde(skip)]
     pub retry_for: Duration,
+}
+
+impl RunOptions {
+    /// Whether this can be run.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of bounds.
+    pub fn check(&self) -> Result<(), ProfileError> {
+        match LINGER.contains(&self.linger) {
+            true => self.profile.check(),
+            false => Err(ProfileError {
+                setting: "linger",
+                value: format!("{:?}", self.linger),
+                bounds: "1ms to 1s",
+            }),
+        }
+    }
 }
 
 /// What came of a run.
@@ -82,7 +106,7 @@ pub struct RunReport {
 /// Why there was no run, or no verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Change the profile.
+    /// Change the setting.
     #[error(transparent)]
     Profile(#[from] ProfileError),
     /// Start the member, or name another one.
@@ -130,7 +154,7 @@ pub async fn run(
     stop: CancellationToken,
     on_start: impl FnOnce(Watched),
 ) -> Result<RunReport, RunError> {
-    options.profile.check()?;
+    options.check()?;
     let names = Arc::new(Names::new(&options.profile, &options.run));
     let needs_coordinator = options.queries_per_second > 0.0 || options.subscribers > 0 || options.keeps_sent;
     let client = match (&options.coordinator, needs_coordinator) {
