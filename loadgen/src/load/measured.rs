@@ -91,6 +91,10 @@ pub struct Measured {
     pub partial_queries: u64,
     /// Updates that subscribers got.
     pub updates: u64,
+    /// How often a subscriber lost its coordinator, or could not reach it,
+    pub lost_subscribers: u64,
+    /// and how often one that had came back.
+    pub returned_subscribers: u64,
 }
 
 impl Measured {
@@ -122,6 +126,8 @@ impl Measured {
         self.failed_queries += other.failed_queries;
         self.partial_queries += other.partial_queries;
         self.updates += other.updates;
+        self.lost_subscribers += other.lost_subscribers;
+        self.returned_subscribers += other.returned_subscribers;
     }
 }
 

@@ -12,6 +12,7 @@
 mod asking;
 mod batch;
 pub mod check;
+pub mod failures;
 pub mod measured;
 pub mod profile;
 pub mod report;

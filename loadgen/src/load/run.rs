@@ -5,6 +5,7 @@
 
 use super::asking::{ask, subscribe};
 use super::check::{CheckError, Verdict, check};
+use super::failures::Failures;
 use super::measured::{Measured, Timeline};
 use super::profile::{Profile, ProfileError};
 use super::schedule::{Schedule, seconds};
@@ -95,6 +96,8 @@ pub struct RunReport {
     pub options: RunOptions,
     /// What was measured.
     pub timeline: Timeline,
+    /// Why things failed.
+    pub failures: Failures,
     /// Blocks or batches that were sent again.
     pub retries: u64,
     /// From the first event until the end of the last was known.
@@ -196,10 +199,11 @@ pub async fn run(
     while subscribers.join_next().await.is_some() {}
 
     let mut timeline = Timeline::of(options.schedule.duration);
-    let (mut sent, mut retries) = (Sent::default(), 0);
+    let (mut sent, mut failures, mut retries) = (Sent::default(), Failures::default(), 0);
     for part in &parts {
         let mut notes = part.notes();
         timeline.merge(&notes.timeline);
+        failures.merge(&notes.failures);
         notes.sent.take().into_iter().for_each(|of_part| sent.merge(of_part));
         retries += part.retries.load(Ordering::Relaxed);
     }
@@ -207,7 +211,7 @@ pub async fn run(
         Some(client) => Some(check(&client, &names, &sent, options.retry_for).await?),
         None => None,
     };
-    Ok(RunReport { options: Arc::unwrap_or_clone(options), timeline, retries, took, verdict })
+    Ok(RunReport { options: Arc::unwrap_or_clone(options), timeline, failures, retries, took, verdict })
 }
 
 impl RunReport {

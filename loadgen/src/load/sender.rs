@@ -7,6 +7,7 @@
 //! a queue anywhere, also in this program, shows.
 
 use super::batch::{Batch, Moments, most_events};
+use super::failures::{Failures, of_block};
 use super::measured::Timeline;
 use super::rows::RowSender;
 use super::run::{Form, RunOptions};
@@ -39,6 +40,7 @@ const ROOM_WITHIN: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Notes {
     pub(super) timeline: Timeline,
+    pub(super) failures: Failures,
     /// Where it is to be verified.
     pub(super) sent: Option<Sent>,
 }
@@ -53,7 +55,8 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(options: &RunOptions, names: Arc<Names>) -> Self {
         let sent = options.keeps_sent.then(Sent::default);
-        let notes = Notes { timeline: Timeline::of(options.schedule.duration), sent };
+        let timeline = Timeline::of(options.schedule.duration);
+        let notes = Notes { timeline, failures: Failures::default(), sent };
         Self { notes: Mutex::new(notes), retries: AtomicU64::new(0), names }
     }
 
@@ -264,6 +267,14 @@ impl Sending<'_> {
                         Err(SendError::Full { events: left, .. }) if !self.is_over() => events = left,
                         Err(error) => {
                             tracing::warn!(%error, "a batch is not sent");
+                            let why = match error {
+                                // How many blocks are in the way differs each time.
+                                SendError::Full { .. } => {
+                                    "not sent: there was no room until the end".to_owned()
+                                }
+                                error => format!("not sent: {error}"),
+                            };
+                            self.shared.notes().failures.blocks.add(&why);
                             return None;
                         }
                     }
@@ -326,7 +337,11 @@ async fn settler(
                 }
             }
             Some((due, outcome)) = repeated.next() => {
-                shared.notes().timeline.note(due, |then| then.duplicates += outcome.duplicate);
+                let mut notes = shared.notes();
+                notes.timeline.note(due, |then| then.duplicates += outcome.duplicate);
+                for undelivered in &outcome.undelivered {
+                    notes.failures.blocks.add(&format!("second copy: {}", of_block(&undelivered.why)));
+                }
             }
             next = taken.recv(), if is_open => match next {
                 None => is_open = false,
@@ -361,6 +376,12 @@ fn settle(shared: &Shared, elapsed: Duration, batch: &Batch, outcome: &Outcome) 
             then.undelivered += undelivered;
             then.rejected += outcome.rejected_events();
         });
+    }
+    for block in &outcome.undelivered {
+        notes.failures.blocks.add(&of_block(&block.why));
+    }
+    for (reason, &events) in &outcome.rejected {
+        notes.failures.rejected.add_all(&reason.name(), events);
     }
     if let Some(sent) = &mut notes.sent {
         let is_rejected = |at: u32| outcome.rejected_at.iter().any(|&(rejected, _)| rejected == at);
