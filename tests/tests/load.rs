@@ -53,7 +53,7 @@ fn options_of(form: Form) -> RunOptions {
         },
         seed: 7,
         run: format!("{form:?}").to_lowercase(),
-        producers: 2,
+        producers: ids(),
         form,
         linger: Duration::from_millis(20),
         queries_per_second: 10.0,
@@ -70,7 +70,7 @@ fn ids() -> Vec<ProducerId> {
 }
 
 async fn run_load(options: RunOptions) -> RunReport {
-    run(options, Arc::new(SystemClock), ids(), CancellationToken::new(), |_| {}).await.unwrap()
+    run(options, Arc::new(SystemClock), CancellationToken::new(), |_| {}).await.unwrap()
 }
 
 async fn cluster(nodes: usize) -> Cluster {
@@ -107,7 +107,7 @@ async fn a_run_is_counted_exactly_although_a_node_is_lost_meanwhile() {
     let (begun, beginning) = tokio::sync::oneshot::channel();
     let report = tokio::spawn(async move {
         let on_start = |watched| _ = begun.send(watched);
-        run(options, Arc::new(SystemClock), ids(), CancellationToken::new(), on_start).await.unwrap()
+        run(options, Arc::new(SystemClock), CancellationToken::new(), on_start).await.unwrap()
     });
     let watched = beginning.await.unwrap();
     cluster.until("a third is counted", |_| watched.timeline().total().accepted > 2_000).await;
@@ -127,7 +127,7 @@ async fn a_run_that_is_ended_early_is_proved_as_far_as_it_went() {
     let (begun, beginning) = tokio::sync::oneshot::channel();
     let ended = stop.clone();
     let report = tokio::spawn(async move {
-        run(options, Arc::new(SystemClock), ids(), ended, |watched| _ = begun.send(watched)).await.unwrap()
+        run(options, Arc::new(SystemClock), ended, |watched| _ = begun.send(watched)).await.unwrap()
     });
     let watched = beginning.await.unwrap();
     cluster.until("some are counted", |_| watched.timeline().total().accepted > 300).await;
@@ -194,7 +194,7 @@ async fn a_run_says_why_things_failed_while_its_node_was_away_and_that_subscribe
     let (begun, beginning) = tokio::sync::oneshot::channel();
     let run = tokio::spawn(async move {
         let on_start = |watched| _ = begun.send(watched);
-        run(options, Arc::new(SystemClock), ids(), CancellationToken::new(), on_start).await.unwrap()
+        run(options, Arc::new(SystemClock), CancellationToken::new(), on_start).await.unwrap()
     });
     let watched = beginning.await.unwrap();
     let until = async |what: &str, is: &dyn Fn(&Measured) -> bool| {

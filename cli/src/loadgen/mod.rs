@@ -211,7 +211,7 @@ async fn run_once(
         schedule: Schedule { shape, duration: options.duration },
         seed: options.seed,
         run,
-        producers: options.producers,
+        producers: (0..options.producers).map(|_| random_producer()).collect::<anyhow::Result<_>>()?,
         form: match options.form {
             FormName::Blocks => Form::Blocks,
             FormName::Rows => Form::Rows,
@@ -222,12 +222,11 @@ async fn run_once(
         keeps_sent: options.verify,
         retry_for: options.retry_for,
     };
-    let ids = (0..options.producers).map(|_| random_producer()).collect::<anyhow::Result<Vec<_>>>()?;
     let over = CancellationToken::new();
     let schedule = load.schedule.clone();
     let mut view = None;
     let on_start = |watched| view = live::show(watched, schedule, over.clone());
-    let report = run_load(load, Arc::new(SystemClock), ids, stop, on_start).await;
+    let report = run_load(load, Arc::new(SystemClock), stop, on_start).await;
     over.cancel();
     if let Some(view) = view {
         // It has nothing to say that the report does not.

@@ -13,6 +13,7 @@ use super::sender::{Sender, Shared};
 use super::sent::Sent;
 use super::traffic::Names;
 use serde::Serialize;
+use std::fmt::Debug;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,8 +54,9 @@ pub struct RunOptions {
     pub seed: u64,
     /// In the name of each site, so that runs do not count into one another.
     pub run: String,
-    /// Connections that events go over, at least one.
-    pub producers: u32,
+    /// Connections that events go over, at least one: their identities, which are new and random. As many are written.
+    #[serde(serialize_with = "count")]
+    pub producers: Vec<ProducerId>,
     /// How events travel.
     pub form: Form,
     /// How long an event waits for others, to be sent with them: as in the client's batches. Within [`LINGER`].
@@ -78,15 +80,21 @@ impl RunOptions {
     /// # Errors
     /// Names the first setting that is out of bounds.
     pub fn check(&self) -> Result<(), ProfileError> {
+        let wrong = |setting, value: &dyn Debug, bounds| {
+            Err(ProfileError { setting, value: format!("{value:?}"), bounds })
+        };
+        if self.producers.is_empty() {
+            return wrong("producers", &0, "at least 1");
+        }
         match LINGER.contains(&self.linger) {
             true => self.profile.check(),
-            false => Err(ProfileError {
-                setting: "linger",
-                value: format!("{:?}", self.linger),
-                bounds: "1ms to 1s",
-            }),
+            false => wrong("linger", &self.linger, "1ms to 1s"),
         }
     }
+}
+
+fn count<S: serde::Serializer>(producers: &[ProducerId], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(producers.len() as u64)
 }
 
 /// What came of a run.
@@ -145,15 +153,14 @@ impl Watched {
     }
 }
 
-/// Runs, and waits until the end of every event is known. `ids` are the producers', one each, new and random. Nothing is due any more
-/// after `stop`. `on_start` gets what can be looked at meanwhile.
+/// Runs, and waits until the end of every event is known. Nothing is due any more after `stop`. `on_start` gets what can be looked at
+/// meanwhile.
 ///
 /// # Errors
 /// Where it cannot begin, or the cluster cannot be asked afterwards.
 pub async fn run(
     options: RunOptions,
     clock: Arc<dyn Clock>,
-    ids: Vec<ProducerId>,
     stop: CancellationToken,
     on_start: impl FnOnce(Watched),
 ) -> Result<RunReport, RunError> {
@@ -165,14 +172,13 @@ pub async fn run(
         (None, true) => return Err(RunError::NoCoordinator),
         (_, false) => None,
     };
-    let options = Arc::new(RunOptions { producers: ids.len() as u32, ..options });
+    let options = Arc::new(options);
     let (mut senders, mut parts) = (Vec::new(), Vec::new());
-    for (number, id) in (0_u32..).zip(ids) {
+    for producer in (0_u32..).zip(options.producers.iter().copied()) {
         let shared = Arc::new(Shared::new(&options, Arc::clone(&names)));
         parts.push(Arc::clone(&shared));
         senders.push(
-            Sender::connect(Arc::clone(&options), number, id, Arc::clone(&clock), shared, stop.clone())
-                .await?,
+            Sender::connect(Arc::clone(&options), producer, Arc::clone(&clock), shared, stop.clone()).await?,
         );
     }
     // What is asked is noted apart from what is sent.

@@ -91,8 +91,8 @@ pub(super) struct Sender {
     options: Arc<RunOptions>,
     number: u32,
     line: Line,
-    /// For batches that are sent twice.
-    again: RowSender,
+    /// For batches that are sent twice, where the profile has some.
+    again: Option<RowSender>,
     traffic: Traffic,
     clock: Arc<dyn Clock>,
     shared: Arc<Shared>,
@@ -102,8 +102,7 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) async fn connect(
         options: Arc<RunOptions>,
-        number: u32,
-        id: ProducerId,
+        (number, id): (u32, ProducerId),
         clock: Arc<dyn Clock>,
         shared: Arc<Shared>,
         stop: CancellationToken,
@@ -129,7 +128,7 @@ impl Sender {
                 Line::Blocks(Box::new(Producer::connect(config, id).await?))
             }
         };
-        let again = rows(&nodes);
+        let again = (options.profile.duplicates > 0.0).then(|| rows(&nodes));
         let traffic = Traffic::new(&options.profile, options.seed, number);
         Ok(Self { options, number, line, again, traffic, clock, shared, stop })
     }
@@ -228,7 +227,7 @@ impl Sending<'_> {
     }
 
     fn producers(&self) -> u64 {
-        u64::from(self.options.producers.max(1))
+        self.options.producers.len() as u64
     }
 
     /// When an event of this producer is due.
@@ -317,7 +316,7 @@ async fn outcome_of(told: tokio::sync::oneshot::Receiver<Outcome>, events: u64) 
 async fn settler(
     mut taken: mpsc::UnboundedReceiver<OnItsWay>,
     shared: Arc<Shared>,
-    again: RowSender,
+    again: Option<RowSender>,
     started: Instant,
 ) {
     let mut waiting: FuturesUnordered<BoxFuture<'static, (Outcome, Batch, Option<Twice>)>> =
@@ -330,7 +329,7 @@ async fn settler(
             Some((outcome, batch, twice)) = waiting.next() => {
                 settle(&shared, started.elapsed(), &batch, &outcome);
                 let is_counted = outcome.accepted == batch.count();
-                if let Some(Twice { seq, sealed_at }) = twice.filter(|_| is_counted) {
+                if let (Some(again), Some(Twice { seq, sealed_at })) = (&again, twice.filter(|_| is_counted)) {
                     let (rows, count) = (batch.rows(&shared.names), batch.count());
                     let told = again.send_as(seq, rows, count, sealed_at.as_unix_ms()).await;
                     repeated.push(async move { (batch.due.at(0), outcome_of(told, count).await) });

@@ -34,6 +34,7 @@ mod tests {
     use crate::load::profile::Profile;
     use crate::load::run::{Form, RunOptions, RunReport};
     use crate::load::schedule::{Schedule, Shape};
+    use tidemark_rollup::block::ProducerId;
 
     /// A run of a second in which something of each kind failed.
     fn failed() -> RunReport {
@@ -45,7 +46,7 @@ mod tests {
             schedule: Schedule { shape: Shape::Constant { rate: 100.0 }, duration },
             seed: 1,
             run: "r".to_owned(),
-            producers: 1,
+            producers: vec![ProducerId::from_u128(1)],
             form: Form::Blocks,
             linger: Duration::from_millis(50),
             queries_per_second: 1.0,
@@ -87,5 +88,6 @@ mod tests {
             "subscribers": { "the stream ended": 3 },
         });
         assert_eq!((&json["failures"], &json["subscribers"]["returned"]), (&expected, &2.into()));
+        assert_eq!(json["options"]["producers"], 1);
     }
 }
