@@ -104,7 +104,7 @@ pub(crate) struct LoadgenOptions {
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
-    /// In the name of each site, so that runs do not count into one another; random where not given
+    /// In the name of each site, so that runs do not count into one another; random where not given, also of each rate of --find-max
     #[arg(long, value_name = "NAME", value_parser = run_name)]
     run: Option<String>,
 
@@ -248,9 +248,8 @@ async fn find_max(options: &LoadgenOptions, p99: Duration, stop: CancellationTok
     let mut search = Search::new(options.rate, MOST);
     let mut trials = Vec::new();
     while let Some(rate) = search.next_rate().filter(|_| !stop.is_cancelled()) {
-        let number = trials.len() + 1;
-        let run = options.run.as_ref().map(|run| format!("{run}-{number}"));
-        let report = run_once(options, Shape::Constant { rate }, run, stop.clone()).await?;
+        // A name that is given is that of all trials: what is there already is asked for, and added to.
+        let report = run_once(options, Shape::Constant { rate }, options.run.clone(), stop.clone()).await?;
         if stop.is_cancelled() {
             break;
         }
