@@ -10,16 +10,25 @@
 
 use serde_json::{Map, Value, json};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidemark_tests::measured::{Cluster, cpu_seconds};
-use tidemark_tests::processes::program;
+use tidemark_tests::processes::{Process, free_port, program, until_ready};
 use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
 
 /// How often the generator's CPU time is looked at, which cannot be when it has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What a latency is measured at, of the highest rate that holds.
+const SHARE: f64 = 0.6;
+/// What 99 of 100 acknowledgements take at most at a rate that holds: several times what they take without a queue, so that a queue
+/// which grows, however slowly, shows within a trial.
+const HOLDS: &str = "250ms";
+/// How long the search for that rate may take; what held until then is the result.
+const SEARCH: Duration = Duration::from_secs(90);
+
 /// What is told of a scenario: name, unit, and whether more is better.
-const FIGURES: [(&str, &str, bool); 9] = [
+const FIGURES: [(&str, &str, bool); 10] = [
     ("eventsPerS", "events/s", true),
     ("serverCpuS", "CPU-s/M server", false),
     ("generatorCpuS", "CPU-s/M generator", false),
@@ -29,6 +38,7 @@ const FIGURES: [(&str, &str, bool); 9] = [
     ("topUrlsP99Ms", "top 10 p99 ms", false),
     ("seriesP99Ms", "series p99 ms", false),
     ("memoryMb", "memory MB", false),
+    ("memoryPerMillionMb", "MB/M views", false),
 ];
 
 struct Arguments {
@@ -67,7 +77,12 @@ async fn main() {
             results.insert(name.to_owned(), scenario.measure().await);
         }
     }
+    if is_wanted(DAY) {
+        eprintln!("running {DAY} ...");
+        results.insert(DAY.to_owned(), measure_day().await);
+    }
     print_table(&results, &baseline);
+    print_notes(&results);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let all = json!({ "cores": cores, "scenarios": results });
     if let Some(file) = arguments.json {
@@ -81,20 +96,24 @@ struct Scenario {
     replication: u32,
     fill: &'static [&'static str],
     load: &'static [&'static str],
+    /// Whether it is made for 20 s at a [share](SHARE) of the highest rate that holds; otherwise the flags say how much, and for how long.
+    finds_rate: bool,
 }
 
-fn scenarios() -> [(&'static str, Scenario); 7] {
+fn scenarios() -> [(&'static str, Scenario); 10] {
     // Far more is due than can be sent, so the rate is what the machine makes.
     const BLOCKS: &[&str] = &["--rate", "2000000", "--for", "2s"];
     const VIRAL: &[&str] =
         &["--rate", "2000000", "--for", "2s", "--viral", "0.5", "--viral-after", "0s", "--viral-for", "1h"];
     const ROWS: &[&str] = &["--rate", "500000", "--for", "2s", "--form", "rows"];
-    const PACED: &[&str] = &["--rate", "20000", "--for", "20s"];
+    const PACED: &[&str] = &["--rate", "20000", "--for", "20s", "--linger", "10ms"];
     const FILL: &[&str] =
         &["--rate", "500000", "--for", "2s", "--run", "queried", "--late", "1", "--late-by", "25min"];
     const QUERIED: &[&str] =
         &["--rate", "100000", "--for", "10s", "--run", "queried", "--queries", "30", "--seed", "2"];
-    let one = |load| Scenario { nodes: 1, replication: 1, fill: &[], load };
+    const QUERIES: &[&str] = &["--run", "queried", "--queries", "30", "--seed", "2"];
+    let one = |load| Scenario { nodes: 1, replication: 1, fill: &[], load, finds_rate: false };
+    let found = |load| Scenario { finds_rate: true, ..one(load) };
     [
         ("blocks, 1 node", one(BLOCKS)),
         ("rows, 1 node", one(ROWS)),
@@ -103,56 +122,129 @@ fn scenarios() -> [(&'static str, Scenario); 7] {
         ("viral blocks, 3 nodes, 1 owner", Scenario { nodes: 3, ..one(VIRAL) }),
         ("20,000/s, 3 nodes, 2 owners", Scenario { nodes: 3, replication: 2, ..one(PACED) }),
         ("queries under 100,000/s, 1 node", Scenario { fill: FILL, ..one(QUERIED) }),
+        ("60 %, 1 node", found(&[])),
+        ("60 %, 3 nodes, 2 owners", Scenario { nodes: 3, replication: 2, ..found(&[]) }),
+        ("60 %, queries, 1 node", Scenario { fill: FILL, ..found(QUERIES) }),
     ]
 }
 
 impl Scenario {
     async fn measure(&self) -> Value {
-        let cluster = Cluster::start(self.nodes, self.replication).await;
-        // Connections, threads and the first files are no part of it.
-        load(&cluster, &["--rate", "5000", "--for", "2s", "--run", "warm"]).await;
-        if !self.fill.is_empty() {
-            load(&cluster, self.fill).await;
-        }
+        let found = match self.finds_rate {
+            true => Some(self.highest_rate().await),
+            false => None,
+        };
+        let cluster = self.filled_cluster().await;
+        let rate = found.map(|highest| (highest * SHARE).round().max(1.0).to_string());
+        let mut flags = self.load.to_vec();
+        flags.extend(rate.iter().flat_map(|rate| ["--rate", rate, "--for", "20s"]));
         let before = cluster.cpu_seconds();
-        let (report, generator) = load(&cluster, self.load).await;
+        let (report, generator) = load(&members(&cluster), &flags, None).await;
         let server = cluster.cpu_seconds() - before;
-        let millions = report["accepted"].as_f64().unwrap_or(0.0) / 1e6;
-        let kinds = &report["queries"]["answeredMsByKind"];
-        json!({
-            "events": report["accepted"],
-            "undelivered": report["undelivered"],
-            "failedQueries": report["queries"]["failed"],
-            "eventsPerS": report["achievedPerS"],
-            "serverCpuS": server / millions,
-            "generatorCpuS": generator / millions,
-            "ackP50Ms": report["acknowledgedMs"]["p50"],
-            "ackP99Ms": report["acknowledgedMs"]["p99"],
-            "ackP999Ms": report["acknowledgedMs"]["p99.9"],
-            "topUrlsP99Ms": kinds["topUrls"]["p99"],
-            "seriesP99Ms": kinds["series"]["p99"],
-            "memoryMb": cluster.memory_bytes() as f64 / 1e6,
-        })
+        let mut figures = figures_of(&report, server, generator, cluster.memory_bytes());
+        figures["highestPerS"] = json!(found);
+        figures
+    }
+
+    /// A new one that had its first events: connections, threads and the first files are no part of what is measured.
+    async fn filled_cluster(&self) -> Cluster {
+        let cluster = Cluster::start(self.nodes, self.replication).await;
+        load(&members(&cluster), WARM, None).await;
+        if !self.fill.is_empty() {
+            load(&members(&cluster), self.fill, None).await;
+        }
+        cluster
+    }
+
+    /// The highest rate that holds, on a cluster of its own, so that what is measured then has the fill alone.
+    async fn highest_rate(&self) -> f64 {
+        let cluster = self.filled_cluster().await;
+        let search = ["--find-max", HOLDS, "--rate", "50000", "--for", "3s", "--retry-for", "10s"];
+        let flags = [&search, self.load].concat();
+        let (found, _) = load(&members(&cluster), &flags, Some(SEARCH)).await;
+        found["heldPerS"].as_f64().unwrap_or(0.0)
     }
 }
 
-/// Runs the generator; returns its report, and how much CPU time it took.
-async fn load(cluster: &Cluster, arguments: &[&str]) -> (Value, f64) {
-    let mut command = tokio::process::Command::new(program());
-    command.args(["loadgen", "--json", "--to", cluster.node(0), "--at", cluster.coordinator()]);
-    let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+const WARM: &[&str] = &["--rate", "5000", "--for", "2s", "--run", "warm"];
+
+fn members(cluster: &Cluster) -> [&str; 4] {
+    ["--to", cluster.node(0), "--at", cluster.coordinator()]
+}
+
+fn figures_of(report: &Value, server: f64, generator: f64, memory_bytes: u64) -> Value {
+    let millions = report["accepted"].as_f64().unwrap_or(0.0) / 1e6;
+    let kinds = &report["queries"]["answeredMsByKind"];
+    json!({
+        "events": report["accepted"],
+        "undelivered": report["undelivered"],
+        "failedQueries": report["queries"]["failed"],
+        "failures": report["failures"],
+        "good": report["good"],
+        "offeredPerS": report["offeredPerS"],
+        "eventsPerS": report["achievedPerS"],
+        "serverCpuS": server / millions,
+        "generatorCpuS": generator / millions,
+        "ackP50Ms": report["acknowledgedMs"]["p50"],
+        "ackP99Ms": report["acknowledgedMs"]["p99"],
+        "ackP999Ms": report["acknowledgedMs"]["p99.9"],
+        "topUrlsP99Ms": kinds["topUrls"]["p99"],
+        "seriesP99Ms": kinds["series"]["p99"],
+        "memoryMb": memory_bytes as f64 / 1e6,
+    })
+}
+
+const DAY: &str = "24 h, 10 million views";
+
+/// What a node has in memory of a site's day. Nothing of it may leave memory, and nothing is written to segments, while it is measured:
+/// buckets are kept for longer than their age, the budget is far away, and commits wait for longer than it takes.
+async fn measure_day() -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, address) = (folder.path().to_str().unwrap(), format!("127.0.0.1:{}", free_port()));
+    let keeps_all = ["--keep", "48h", "--memory-budget", "16GiB", "--settle", "5min"];
+    let serves = ["node", "--listen", &address, "--data", data, "--log", "warn,tidemark_node::start=info"];
+    let node = Process::start(&[&serves[..], &keeps_all].concat(), "the node serves").await.unwrap();
+    until_ready(std::slice::from_ref(&address)).await;
+    let to = ["--to", &address];
+    load(&to, WARM, None).await;
+    let (cpu_before, memory_before) = (cpu_seconds(node.id()), resident_bytes(node.id()));
+    let site = ["--sites", "1", "--urls", "20000", "--late", "1", "--late-by", "24h"];
+    let fast = ["--rate", "2000000", "--for", "5s", "--retry-for", "10min"];
+    let (report, generator) = load(&to, &[&site[..], &fast].concat(), None).await;
+    let (cpu, memory) = (cpu_seconds(node.id()) - cpu_before, resident_bytes(node.id()));
+    let mut figures = figures_of(&report, cpu, generator, memory);
+    let millions = report["accepted"].as_f64().unwrap_or(0.0) / 1e6;
+    figures["memoryPerMillionMb"] = json!(memory.saturating_sub(memory_before) as f64 / 1e6 / millions);
+    figures
+}
+
+fn resident_bytes(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Runs the generator, and ends it early where it takes longer than `within`; returns its report, and how much CPU time it took.
+async fn load(to: &[&str], flags: &[&str], within: Option<Duration>) -> (Value, f64) {
+    let mut command = Command::new(program());
+    command.args(["loadgen", "--json"]).args(to).args(flags);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let (pid, mut out) = (child.id().unwrap(), child.stdout.take().unwrap());
     let read = tokio::spawn(async move {
         let mut text = String::new();
         out.read_to_string(&mut text).await.unwrap();
         text
     });
-    let mut used = 0.0;
+    let (mut used, mut end_at) = (0.0, within.map(|within| Instant::now() + within));
     while child.try_wait().unwrap().is_none() {
         used = cpu_seconds(pid).max(used);
+        if end_at.take_if(|end_at| *end_at <= Instant::now()).is_some() {
+            Command::new("kill").args(["-INT", &pid.to_string()]).status().await.unwrap();
+        }
         tokio::time::sleep(LOOK).await;
     }
-    (serde_json::from_str(&read.await.unwrap()).unwrap(), used)
+    let text = read.await.unwrap();
+    (serde_json::from_str(&text).unwrap_or_else(|error| panic!("{flags:?}: {error}: {text:?}")), used)
 }
 
 fn print_table(results: &Map<String, Value>, baseline: &Value) {
@@ -182,6 +274,27 @@ fn print_table(results: &Map<String, Value>, baseline: &Value) {
     }
     if !baseline.is_null() {
         println!("\nIn brackets: against the baseline; a + after it is better, a - worse.");
+    }
+}
+
+/// At which rates latencies were measured, and why something is not as it should be.
+fn print_notes(results: &Map<String, Value>) {
+    println!();
+    for (name, result) in results {
+        if let Some(highest) = result["highestPerS"].as_f64() {
+            let rate = number(result["offeredPerS"].as_f64().unwrap_or(0.0));
+            let highest = number(highest);
+            println!(
+                "{name}: at {rate} events/s, {:.0} % of the {highest} that held a p99 of {HOLDS}",
+                SHARE * 100.0
+            );
+        }
+        if result["good"] != true {
+            println!(
+                "{name}: NOT ALL EVENTS COUNTED, {} undelivered: {}",
+                result["undelivered"], result["failures"]
+            );
+        }
     }
 }
 

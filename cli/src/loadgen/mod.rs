@@ -19,6 +19,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_client::BatchConfig;
 use tidemark_loadgen::load::report;
 use tidemark_loadgen::load::run::{Form, RunError, RunOptions, RunReport, run as run_load};
 use tidemark_loadgen::load::schedule::{Schedule, Shape};
@@ -82,6 +83,12 @@ pub(crate) struct LoadgenOptions {
     #[arg(long, value_enum, value_name = "FORM", default_value = "blocks")]
     form: FormName,
 
+    /// How long an event waits for others, to be sent with them; 1ms to 1s
+    ///
+    /// The default is that of our client. Longer makes larger blocks, which cost the cluster less; latencies count it.
+    #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = default_linger())]
+    linger: Duration,
+
     /// Queries per second beside the events, of the kinds that a dashboard asks
     #[arg(long, value_name = "RATE", value_parser = rate_or_none, default_value = "0")]
     queries: f64,
@@ -97,7 +104,7 @@ pub(crate) struct LoadgenOptions {
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
-    /// In the name of each site, so that runs do not count into one another; random where not given
+    /// In the name of each site, so that runs do not count into one another; random where not given, also of each rate of --find-max
     #[arg(long, value_name = "NAME", value_parser = run_name)]
     run: Option<String>,
 
@@ -122,6 +129,10 @@ pub(crate) struct LoadgenOptions {
 enum FormName {
     Blocks,
     Rows,
+}
+
+fn default_linger() -> String {
+    humantime::format_duration(BatchConfig::default().age).to_string()
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -200,22 +211,22 @@ async fn run_once(
         schedule: Schedule { shape, duration: options.duration },
         seed: options.seed,
         run,
-        producers: options.producers,
+        producers: (0..options.producers).map(|_| random_producer()).collect::<anyhow::Result<_>>()?,
         form: match options.form {
             FormName::Blocks => Form::Blocks,
             FormName::Rows => Form::Rows,
         },
+        linger: options.linger,
         queries_per_second: options.queries,
         subscribers: options.subscribers,
         keeps_sent: options.verify,
         retry_for: options.retry_for,
     };
-    let ids = (0..options.producers).map(|_| random_producer()).collect::<anyhow::Result<Vec<_>>>()?;
     let over = CancellationToken::new();
     let schedule = load.schedule.clone();
     let mut view = None;
     let on_start = |watched| view = live::show(watched, schedule, over.clone());
-    let report = run_load(load, Arc::new(SystemClock), ids, stop, on_start).await;
+    let report = run_load(load, Arc::new(SystemClock), stop, on_start).await;
     over.cancel();
     if let Some(view) = view {
         // It has nothing to say that the report does not.
@@ -237,9 +248,8 @@ async fn find_max(options: &LoadgenOptions, p99: Duration, stop: CancellationTok
     let mut search = Search::new(options.rate, MOST);
     let mut trials = Vec::new();
     while let Some(rate) = search.next_rate().filter(|_| !stop.is_cancelled()) {
-        let number = trials.len() + 1;
-        let run = options.run.as_ref().map(|run| format!("{run}-{number}"));
-        let report = run_once(options, Shape::Constant { rate }, run, stop.clone()).await?;
+        // A name that is given is that of all trials: what is there already is asked for, and added to.
+        let report = run_once(options, Shape::Constant { rate }, options.run.clone(), stop.clone()).await?;
         if stop.is_cancelled() {
             break;
         }

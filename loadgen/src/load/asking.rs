@@ -69,7 +69,8 @@ pub(super) async fn ask(
         asked.spawn(async move {
             let answer = client.query(query).await;
             let latency = started.elapsed().saturating_sub(due);
-            shared.notes().timeline.note(due, |then| match &answer {
+            let mut notes = shared.notes();
+            notes.timeline.note(due, |then| match &answer {
                 Ok(answer) => {
                     then.answered[kind].add(latency);
                     let complete = answer.facts.as_ref().is_some_and(|facts| facts.complete);
@@ -77,7 +78,10 @@ pub(super) async fn ask(
                 }
                 Err(_) => then.failed_queries += 1,
             });
-            drop(turn);
+            if let Err(error) = &answer {
+                notes.failures.queries.add(&error.to_string());
+            }
+            drop((notes, turn));
         });
         while asked.try_join_next().is_some() {}
         due += step;
@@ -85,7 +89,7 @@ pub(super) async fn ask(
     while asked.join_next().await.is_some() {}
 }
 
-/// Follows one question until `stop`, and counts its updates.
+/// Follows one question until `stop`, and counts its updates, and how often it was lost and came back.
 pub(super) async fn subscribe(
     options: Arc<RunOptions>,
     coordinator: String,
@@ -99,16 +103,38 @@ pub(super) async fn subscribe(
     let mut random = StdRng::seed_from_u64(options.seed ^ (u64::from(number % 50) << 8));
     let questions = vec![question(&names, &mut random).1];
     let seed = options.seed ^ u64::from(number);
-    let Ok(mut subscription) = Subscription::new(vec![coordinator], questions, EVERY, seed) else { return };
+    let lost = |because: &str| {
+        let mut notes = shared.notes();
+        notes.timeline.note(started.elapsed(), |now| now.lost_subscribers += 1);
+        notes.failures.subscribers.add(because);
+    };
+    let mut subscription = match Subscription::new(vec![coordinator], questions, EVERY, seed) {
+        Ok(subscription) => subscription,
+        Err(error) => return lost(&format!("gave up: {error}")),
+    };
+    let mut is_away = false;
     loop {
         match stop.run_until_cancelled(subscription.next()).await {
             None => return,
             Some(Ok(Event::Answer { .. })) => {
                 shared.notes().timeline.note(started.elapsed(), |now| now.updates += 1);
             }
-            Some(Ok(_)) => {}
+            Some(Ok(Event::Connected { .. })) => {
+                if std::mem::replace(&mut is_away, false) {
+                    shared.notes().timeline.note(started.elapsed(), |now| now.returned_subscribers += 1);
+                }
+            }
+            // It asks again by itself; that this fails, too, is the same loss.
+            Some(Ok(Event::Lost { because, .. })) => {
+                if !std::mem::replace(&mut is_away, true) {
+                    lost(&because);
+                }
+            }
             Some(Err(error)) => {
                 tracing::warn!(%error, "a subscriber gives up");
+                if !is_away {
+                    lost(&format!("gave up: {error}"));
+                }
                 return;
             }
         }

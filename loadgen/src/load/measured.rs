@@ -91,6 +91,10 @@ pub struct Measured {
     pub partial_queries: u64,
     /// Updates that subscribers got.
     pub updates: u64,
+    /// How often a subscriber lost its coordinator, or could not reach it,
+    pub lost_subscribers: u64,
+    /// and how often one that had came back.
+    pub returned_subscribers: u64,
 }
 
 impl Measured {
@@ -122,6 +126,8 @@ impl Measured {
         self.failed_queries += other.failed_queries;
         self.partial_queries += other.partial_queries;
         self.updates += other.updates;
+        self.lost_subscribers += other.lost_subscribers;
+        self.returned_subscribers += other.returned_subscribers;
     }
 }
 
@@ -150,13 +156,18 @@ impl Timeline {
 
     /// Notes something in the part of this moment. What comes after the last part belongs to it.
     pub fn note(&mut self, elapsed: Duration, note: impl Fn(&mut Measured)) {
-        let part = (elapsed.as_secs_f64() / self.part.as_secs_f64()) as usize;
-        let part = part.min(self.most_parts - 1);
+        let part = self.part_of(elapsed);
         while self.parts.len() <= part {
             self.parts.push(Measured::coarse());
         }
         note(&mut self.parts[part]);
         note(&mut self.total);
+    }
+
+    /// Which part this moment belongs to.
+    pub fn part_of(&self, elapsed: Duration) -> usize {
+        let part = (elapsed.as_secs_f64() / self.part.as_secs_f64()) as usize;
+        part.min(self.most_parts - 1)
     }
 
     /// How long a part is.

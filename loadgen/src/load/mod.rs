@@ -10,7 +10,9 @@
 //! I/O nor a clock.
 
 mod asking;
+mod batch;
 pub mod check;
+pub mod failures;
 pub mod measured;
 pub mod profile;
 pub mod report;

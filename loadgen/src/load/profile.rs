@@ -84,7 +84,7 @@ impl Default for Profile {
     }
 }
 
-/// A setting that cannot be.
+/// A setting that cannot be: of the profile, or of the run.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{setting} is {value}: give {bounds}")]
 pub struct ProfileError {

@@ -5,13 +5,16 @@
 
 use super::asking::{ask, subscribe};
 use super::check::{CheckError, Verdict, check};
+use super::failures::Failures;
 use super::measured::{Measured, Timeline};
 use super::profile::{Profile, ProfileError};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, seconds};
 use super::sender::{Sender, Shared};
 use super::sent::Sent;
 use super::traffic::Names;
 use serde::Serialize;
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,6 +24,9 @@ use tidemark_rollup::time::Clock;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// How long an event may wait for others at most.
+pub const LINGER: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
 
 /// How events travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,10 +54,14 @@ pub struct RunOptions {
     pub seed: u64,
     /// In the name of each site, so that runs do not count into one another.
     pub run: String,
-    /// Connections that events go over, at least one.
-    pub producers: u32,
+    /// Connections that events go over, at least one: their identities, which are new and random. As many are written.
+    #[serde(serialize_with = "count")]
+    pub producers: Vec<ProducerId>,
     /// How events travel.
     pub form: Form,
+    /// How long an event waits for others, to be sent with them: as in the client's batches. Within [`LINGER`].
+    #[serde(rename = "lingerS", serialize_with = "seconds")]
+    pub linger: Duration,
     /// Queries that are due per second.
     pub queries_per_second: f64,
     /// Subscribers, of fifty questions.
@@ -64,6 +74,29 @@ pub struct RunOptions {
     pub retry_for: Duration,
 }
 
+impl RunOptions {
+    /// Whether this can be run.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of bounds.
+    pub fn check(&self) -> Result<(), ProfileError> {
+        let wrong = |setting, value: &dyn Debug, bounds| {
+            Err(ProfileError { setting, value: format!("{value:?}"), bounds })
+        };
+        if self.producers.is_empty() {
+            return wrong("producers", &0, "at least 1");
+        }
+        match LINGER.contains(&self.linger) {
+            true => self.profile.check(),
+            false => wrong("linger", &self.linger, "1ms to 1s"),
+        }
+    }
+}
+
+fn count<S: serde::Serializer>(producers: &[ProducerId], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(producers.len() as u64)
+}
+
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub struct RunReport {
@@ -71,6 +104,8 @@ pub struct RunReport {
     pub options: RunOptions,
     /// What was measured.
     pub timeline: Timeline,
+    /// Why things failed.
+    pub failures: Failures,
     /// Blocks or batches that were sent again.
     pub retries: u64,
     /// From the first event until the end of the last was known.
@@ -82,7 +117,7 @@ pub struct RunReport {
 /// Why there was no run, or no verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Change the profile.
+    /// Change the setting.
     #[error(transparent)]
     Profile(#[from] ProfileError),
     /// Start the member, or name another one.
@@ -118,19 +153,18 @@ impl Watched {
     }
 }
 
-/// Runs, and waits until the end of every event is known. `ids` are the producers', one each, new and random. Nothing is due any more
-/// after `stop`. `on_start` gets what can be looked at meanwhile.
+/// Runs, and waits until the end of every event is known. Nothing is due any more after `stop`. `on_start` gets what can be looked at
+/// meanwhile.
 ///
 /// # Errors
 /// Where it cannot begin, or the cluster cannot be asked afterwards.
 pub async fn run(
     options: RunOptions,
     clock: Arc<dyn Clock>,
-    ids: Vec<ProducerId>,
     stop: CancellationToken,
     on_start: impl FnOnce(Watched),
 ) -> Result<RunReport, RunError> {
-    options.profile.check()?;
+    options.check()?;
     let names = Arc::new(Names::new(&options.profile, &options.run));
     let needs_coordinator = options.queries_per_second > 0.0 || options.subscribers > 0 || options.keeps_sent;
     let client = match (&options.coordinator, needs_coordinator) {
@@ -138,14 +172,13 @@ pub async fn run(
         (None, true) => return Err(RunError::NoCoordinator),
         (_, false) => None,
     };
-    let options = Arc::new(RunOptions { producers: ids.len() as u32, ..options });
+    let options = Arc::new(options);
     let (mut senders, mut parts) = (Vec::new(), Vec::new());
-    for (number, id) in (0_u32..).zip(ids) {
+    for producer in (0_u32..).zip(options.producers.iter().copied()) {
         let shared = Arc::new(Shared::new(&options, Arc::clone(&names)));
         parts.push(Arc::clone(&shared));
         senders.push(
-            Sender::connect(Arc::clone(&options), number, id, Arc::clone(&clock), shared, stop.clone())
-                .await?,
+            Sender::connect(Arc::clone(&options), producer, Arc::clone(&clock), shared, stop.clone()).await?,
         );
     }
     // What is asked is noted apart from what is sent.
@@ -172,10 +205,11 @@ pub async fn run(
     while subscribers.join_next().await.is_some() {}
 
     let mut timeline = Timeline::of(options.schedule.duration);
-    let (mut sent, mut retries) = (Sent::default(), 0);
+    let (mut sent, mut failures, mut retries) = (Sent::default(), Failures::default(), 0);
     for part in &parts {
         let mut notes = part.notes();
         timeline.merge(&notes.timeline);
+        failures.merge(&notes.failures);
         notes.sent.take().into_iter().for_each(|of_part| sent.merge(of_part));
         retries += part.retries.load(Ordering::Relaxed);
     }
@@ -183,7 +217,7 @@ pub async fn run(
         Some(client) => Some(check(&client, &names, &sent, options.retry_for).await?),
         None => None,
     };
-    Ok(RunReport { options: Arc::unwrap_or_clone(options), timeline, retries, took, verdict })
+    Ok(RunReport { options: Arc::unwrap_or_clone(options), timeline, failures, retries, took, verdict })
 }
 
 impl RunReport {

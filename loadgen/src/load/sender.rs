@@ -6,6 +6,8 @@
 //! The load is open. Where the cluster does not take what is due, events wait here, and their latency counts from when they were due:
 //! a queue anywhere, also in this program, shows.
 
+use super::batch::{Batch, Moments, most_events};
+use super::failures::{Failures, of_block};
 use super::measured::Timeline;
 use super::rows::RowSender;
 use super::run::{Form, RunOptions};
@@ -25,10 +27,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked what is due.
-const TICK: Duration = Duration::from_millis(10);
-/// Events of a batch, at most.
-const MAX_BATCH: u64 = 8_192;
+/// How often it is looked what is due, to be told; what is to be sent is not waited for so long where it is due before.
+const LOOK: Duration = Duration::from_millis(10);
+/// Events that are made before others have a turn: acknowledgements are to be noted when they come.
+const MADE_AT_ONCE: u64 = 4_096;
 /// Blocks on their way at a time.
 const IN_FLIGHT: usize = 4_096;
 /// How long a batch waits for room until it is looked whether the run is over.
@@ -38,6 +40,7 @@ const ROOM_WITHIN: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Notes {
     pub(super) timeline: Timeline,
+    pub(super) failures: Failures,
     /// Where it is to be verified.
     pub(super) sent: Option<Sent>,
 }
@@ -52,20 +55,14 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(options: &RunOptions, names: Arc<Names>) -> Self {
         let sent = options.keeps_sent.then(Sent::default);
-        let notes = Notes { timeline: Timeline::of(options.schedule.duration), sent };
+        let timeline = Timeline::of(options.schedule.duration);
+        let notes = Notes { timeline, failures: Failures::default(), sent };
         Self { notes: Mutex::new(notes), retries: AtomicU64::new(0), names }
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Events that are sent together.
-struct Batch {
-    made: Arc<Vec<Made>>,
-    /// When the first and the last of them were due, since the beginning.
-    due: (Duration, Duration),
 }
 
 /// A batch whose end is not known yet.
@@ -94,8 +91,8 @@ pub(super) struct Sender {
     options: Arc<RunOptions>,
     number: u32,
     line: Line,
-    /// For batches that are sent twice.
-    again: RowSender,
+    /// For batches that are sent twice, where the profile has some.
+    again: Option<RowSender>,
     traffic: Traffic,
     clock: Arc<dyn Clock>,
     shared: Arc<Shared>,
@@ -105,8 +102,7 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) async fn connect(
         options: Arc<RunOptions>,
-        number: u32,
-        id: ProducerId,
+        (number, id): (u32, ProducerId),
         clock: Arc<dyn Clock>,
         shared: Arc<Shared>,
         stop: CancellationToken,
@@ -132,7 +128,7 @@ impl Sender {
                 Line::Blocks(Box::new(Producer::connect(config, id).await?))
             }
         };
-        let again = rows(&nodes);
+        let again = (options.profile.duplicates > 0.0).then(|| rows(&nodes));
         let traffic = Traffic::new(&options.profile, options.seed, number);
         Ok(Self { options, number, line, again, traffic, clock, shared, stop })
     }
@@ -186,8 +182,7 @@ struct Sending<'a> {
 impl Sending<'_> {
     async fn run(&mut self, line: &mut Line, settle: &mpsc::UnboundedSender<OnItsWay>) {
         let schedule = &self.options.schedule;
-        let (mut tick, mut noted) = (tokio::time::interval(TICK), 0);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut noted = 0;
         loop {
             if self.stop.is_cancelled() && self.stopped.is_none() {
                 self.stopped = Some(self.started.elapsed());
@@ -205,12 +200,16 @@ impl Sending<'_> {
             if self.is_over() || (is_ended && self.sent >= due) {
                 return;
             }
-            if self.sent >= due {
-                tick.tick().await;
+            let is_sent_twice = self.traffic.is_sent_twice(self.sent);
+            let most = most_events(self.options.form, is_sent_twice);
+            let full_at = self.due_at(self.sent + most - 1);
+            let goes_at = full_at.min(self.due_at(self.sent) + self.options.linger);
+            if !is_ended && elapsed < goes_at {
+                tokio::time::sleep_until(self.started + goes_at.min(elapsed + LOOK)).await;
                 continue;
             }
-            let batch = self.batch((due - self.sent).min(MAX_BATCH));
-            match self.send(line, batch).await {
+            let batch = self.batch((due - self.sent).min(most)).await;
+            match self.send(line, batch, is_sent_twice).await {
                 Some(on_its_way) => _ = settle.send(on_its_way),
                 None => return,
             }
@@ -219,30 +218,43 @@ impl Sending<'_> {
 
     /// Of so many events of all producers, how many are this one's.
     fn mine(&self, of: u64) -> u64 {
-        let producers = u64::from(self.options.producers.max(1));
-        (of + producers - 1 - u64::from(self.number)) / producers
+        (of + self.producers() - 1 - u64::from(self.number)) / self.producers()
+    }
+
+    /// The number among all producers' events of this one's event.
+    fn of_all(&self, mine: u64) -> u64 {
+        mine * self.producers() + u64::from(self.number)
+    }
+
+    fn producers(&self) -> u64 {
+        self.options.producers.len() as u64
+    }
+
+    /// When an event of this producer is due.
+    fn due_at(&self, mine: u64) -> Duration {
+        self.options.schedule.due_at(self.of_all(mine))
     }
 
     /// The next events.
-    fn batch(&mut self, events: u64) -> Batch {
-        let producers = u64::from(self.options.producers.max(1));
-        let due_at = |mine: u64| self.options.schedule.due_at(mine * producers + u64::from(self.number));
-        let (first, last) = (due_at(self.sent), due_at(self.sent + events - 1));
-        let step = (last - first).as_secs_f64() / events.max(1) as f64;
-        let made = (0..events).map(|at| {
-            let (number, due) = (self.sent + at, first + Duration::from_secs_f64(step * at as f64));
-            let is_viral = self.viral.contains(&(number * producers + u64::from(self.number)));
-            self.traffic.event(number, is_viral, self.wall_start.plus(due))
-        });
-        let made = made.collect();
-        self.sent += events;
-        Batch { made: Arc::new(made), due: (first, last) }
+    async fn batch(&mut self, events: u64) -> Batch {
+        let begin = self.sent;
+        let due = Moments::between(self.due_at(begin), self.due_at(begin + events - 1), events);
+        let mut made = Vec::with_capacity(events as usize);
+        while self.sent < begin + events {
+            let until = (self.sent + MADE_AT_ONCE).min(begin + events);
+            made.extend((self.sent..until).map(|number| {
+                let is_viral = self.viral.contains(&self.of_all(number));
+                self.traffic.event(number, is_viral, self.wall_start.plus(due.at(number - begin)))
+            }));
+            self.sent = until;
+            tokio::task::yield_now().await;
+        }
+        Batch { made: Arc::new(made), due }
     }
 
     /// Sends a batch, as soon as there is room; nothing where that does not come within the run.
-    async fn send(&mut self, line: &mut Line, batch: Batch) -> Option<OnItsWay> {
-        let (sealed_at, count) = (self.clock.now(), batch.made.len() as u64);
-        let is_sent_twice = self.traffic.is_sent_twice(self.sent);
+    async fn send(&mut self, line: &mut Line, batch: Batch, is_sent_twice: bool) -> Option<OnItsWay> {
+        let (sealed_at, count) = (self.clock.now(), batch.count());
         let names = Arc::clone(&self.shared.names);
         let (seq, outcome): (u64, BoxFuture<'static, Outcome>) = match line {
             Line::Blocks(producer) => {
@@ -254,17 +266,28 @@ impl Sending<'_> {
                         Err(SendError::Full { events: left, .. }) if !self.is_over() => events = left,
                         Err(error) => {
                             tracing::warn!(%error, "a batch is not sent");
+                            let why = match error {
+                                // How many blocks are in the way differs each time.
+                                SendError::Full { .. } => {
+                                    "not sent: there was no room until the end".to_owned()
+                                }
+                                error => format!("not sent: {error}"),
+                            };
+                            self.shared.notes().failures.blocks.add(&why);
                             return None;
                         }
                     }
                 }
             }
             Line::Rows(rows) => {
-                let told = rows.send(rows_of(&batch, &names), count, sealed_at.as_unix_ms()).await;
+                let told = rows.send(batch.rows(&names), count, sealed_at.as_unix_ms()).await;
                 (rows.last_seq(), Box::pin(outcome_of(told, count)))
             }
         };
-        self.shared.notes().timeline.note(batch.due.0, |then| then.sent += count);
+        let timeline = &mut self.shared.notes().timeline;
+        for part in batch.parts(timeline) {
+            timeline.note(batch.due.at(part.start), |then| then.sent += part.end - part.start);
+        }
         let twice = is_sent_twice.then_some(Twice { seq, sealed_at });
         Some(OnItsWay { batch, outcome, twice })
     }
@@ -281,11 +304,6 @@ fn viral(options: &RunOptions) -> std::ops::Range<u64> {
     })
 }
 
-fn rows_of(batch: &Batch, names: &Arc<Names>) -> Arc<dyn Fn() -> Vec<v1::Event> + Send + Sync> {
-    let (made, names) = (Arc::clone(&batch.made), Arc::clone(names));
-    Arc::new(move || made.iter().map(|made| made.to_event(&names)).collect())
-}
-
 async fn outcome_of(told: tokio::sync::oneshot::Receiver<Outcome>, events: u64) -> Outcome {
     told.await.unwrap_or_else(|_| Outcome {
         events,
@@ -298,7 +316,7 @@ async fn outcome_of(told: tokio::sync::oneshot::Receiver<Outcome>, events: u64) 
 async fn settler(
     mut taken: mpsc::UnboundedReceiver<OnItsWay>,
     shared: Arc<Shared>,
-    again: RowSender,
+    again: Option<RowSender>,
     started: Instant,
 ) {
     let mut waiting: FuturesUnordered<BoxFuture<'static, (Outcome, Batch, Option<Twice>)>> =
@@ -310,15 +328,19 @@ async fn settler(
             biased;
             Some((outcome, batch, twice)) = waiting.next() => {
                 settle(&shared, started.elapsed(), &batch, &outcome);
-                let is_counted = outcome.accepted == batch.made.len() as u64;
-                if let Some(Twice { seq, sealed_at }) = twice.filter(|_| is_counted) {
-                    let (rows, count) = (rows_of(&batch, &shared.names), batch.made.len() as u64);
+                let is_counted = outcome.accepted == batch.count();
+                if let (Some(again), Some(Twice { seq, sealed_at })) = (&again, twice.filter(|_| is_counted)) {
+                    let (rows, count) = (batch.rows(&shared.names), batch.count());
                     let told = again.send_as(seq, rows, count, sealed_at.as_unix_ms()).await;
-                    repeated.push(async move { (batch.due.0, outcome_of(told, count).await) });
+                    repeated.push(async move { (batch.due.at(0), outcome_of(told, count).await) });
                 }
             }
             Some((due, outcome)) = repeated.next() => {
-                shared.notes().timeline.note(due, |then| then.duplicates += outcome.duplicate);
+                let mut notes = shared.notes();
+                notes.timeline.note(due, |then| then.duplicates += outcome.duplicate);
+                for undelivered in &outcome.undelivered {
+                    notes.failures.blocks.add(&format!("second copy: {}", of_block(&undelivered.why)));
+                }
             }
             next = taken.recv(), if is_open => match next {
                 None => is_open = false,
@@ -331,22 +353,35 @@ async fn settler(
 }
 
 fn settle(shared: &Shared, elapsed: Duration, batch: &Batch, outcome: &Outcome) {
-    let (first, last) = batch.due;
-    let count = batch.made.len() as u64;
     let mut notes = shared.notes();
     let undelivered = outcome.undelivered_events();
-    let step = (last - first).as_secs_f64() / count.max(1) as f64;
-    notes.timeline.note(first, |then| {
-        then.accepted += outcome.accepted;
-        then.undelivered += undelivered;
-        then.rejected += outcome.rejected_events();
-        if undelivered == 0 {
-            for at in 0..count {
-                let due = first + Duration::from_secs_f64(step * at as f64);
-                then.acknowledged.add(elapsed.saturating_sub(due));
+    let is_whole = outcome.accepted == batch.count();
+    for part in batch.parts(&notes.timeline) {
+        notes.timeline.note(batch.due.at(part.start), |then| {
+            if is_whole {
+                then.accepted += part.end - part.start;
             }
-        }
-    });
+            if undelivered == 0 {
+                for place in part.clone() {
+                    then.acknowledged.add(elapsed.saturating_sub(batch.due.at(place)));
+                }
+            }
+        });
+    }
+    // Which events of it are not counted is not always told: all of it belongs to when the first was due.
+    if !is_whole {
+        notes.timeline.note(batch.due.at(0), |then| {
+            then.accepted += outcome.accepted;
+            then.undelivered += undelivered;
+            then.rejected += outcome.rejected_events();
+        });
+    }
+    for block in &outcome.undelivered {
+        notes.failures.blocks.add(&of_block(&block.why));
+    }
+    for (reason, &events) in &outcome.rejected {
+        notes.failures.rejected.add_all(&reason.name(), events);
+    }
     if let Some(sent) = &mut notes.sent {
         let is_rejected = |at: u32| outcome.rejected_at.iter().any(|&(rejected, _)| rejected == at);
         let all_told = outcome.rejected_at.len() as u64 == outcome.rejected_events();

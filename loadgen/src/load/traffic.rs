@@ -186,9 +186,9 @@ impl Traffic {
         }
     }
 
-    /// Whether the batch that ends before the event of this number is to be sent once more.
-    pub fn is_sent_twice(&self, before: u64) -> bool {
-        self.random(!before).random_bool(self.profile.duplicates)
+    /// Whether the batch that begins with the event of this number is to be sent once more.
+    pub fn is_sent_twice(&self, first: u64) -> bool {
+        self.random(!first).random_bool(self.profile.duplicates)
     }
 
     fn random(&self, number: u64) -> Xoshiro256PlusPlus {

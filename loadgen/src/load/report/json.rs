@@ -18,7 +18,10 @@ pub fn json(report: &RunReport) -> Value {
             "acknowledgedMs": latencies(&part.acknowledged),
             "answered": part.answers().count(),
             "answeredMs": latencies(&part.answers()),
+            "failedQueries": part.failed_queries,
             "updates": part.updates,
+            "lostSubscribers": part.lost_subscribers,
+            "undelivered": part.undelivered,
         })
     };
     let parts: Vec<Value> = (0..).zip(report.timeline.parts()).map(part).collect();
@@ -45,6 +48,8 @@ pub fn json(report: &RunReport) -> Value {
             "answeredMsByKind": by_kind,
         },
         "updates": total.updates,
+        "subscribers": { "lost": total.lost_subscribers, "returned": total.returned_subscribers },
+        "failures": report.failures,
         "verdict": report.verdict,
         "good": report.is_good(),
         "partS": part_s,

@@ -1,6 +1,7 @@
 //! A run in a few lines.
 
 use super::told;
+use crate::load::failures::Reasons;
 use crate::load::measured::{Latencies, QUESTIONS};
 use crate::load::run::RunReport;
 use std::fmt::Write as _;
@@ -36,6 +37,8 @@ pub fn text(report: &RunReport) -> String {
         whole(report.retries),
         whole(total.duplicates)
     );
+    reasons(&mut out, "blocks or batches failed", &report.failures.blocks);
+    reasons(&mut out, "events were rejected", &report.failures.rejected);
     latencies(&mut out, "acknowledgement, since due", &total.acknowledged);
     if report.options.queries_per_second > 0.0 {
         let answered = total.answers().count();
@@ -47,6 +50,7 @@ pub fn text(report: &RunReport) -> String {
             whole(partial),
             whole(failed)
         );
+        reasons(&mut out, "queries failed", &report.failures.queries);
         for (kind, of) in QUESTIONS.iter().zip(&total.answered) {
             latencies(&mut out, &format!("answer, since due, {kind}"), of);
         }
@@ -54,10 +58,13 @@ pub fn text(report: &RunReport) -> String {
     if report.options.subscribers > 0 {
         let _ = writeln!(
             out,
-            "subscribers   {}, with {} updates",
+            "subscribers   {}, with {} updates; lost {} times, came back {} times",
             report.options.subscribers,
-            whole(total.updates)
+            whole(total.updates),
+            whole(total.lost_subscribers),
+            whole(total.returned_subscribers)
         );
+        reasons(&mut out, "subscribers were lost", &report.failures.subscribers);
     }
     if let Some(verdict) = &report.verdict {
         let of = format!("{} numbers compared with what was sent", whole(verdict.compared));
@@ -88,6 +95,16 @@ fn latencies(out: &mut String, of: &str, latencies: &Latencies) {
         told(latencies).into_iter().map(|(name, latency)| format!("{name} {}", short(latency))).collect();
     if !told.is_empty() {
         let _ = writeln!(out, "{of}:  {}", told.join("  "));
+    }
+}
+
+/// Why something failed, the most frequent reason first.
+fn reasons(out: &mut String, what: &str, reasons: &Reasons) {
+    if reasons.total() > 0 {
+        let _ = writeln!(out, "why {what}:");
+    }
+    for (reason, count) in reasons.most_often_first() {
+        let _ = writeln!(out, "  {} times: {reason}", whole(count));
     }
 }
 
