@@ -63,6 +63,7 @@ pub(crate) struct Queries {
     max_queries: usize,
     /// Scans that run at a time: one per core.
     scanning: Semaphore,
+    cores: usize,
     timeout: Duration,
     metrics: NodeMeter,
     history: Arc<NodeHistory>,
@@ -84,6 +85,7 @@ impl Queries {
             admitted: Semaphore::new(max_queries),
             max_queries,
             scanning: Semaphore::new(cores),
+            cores,
             timeout,
             metrics,
             history,
@@ -146,22 +148,16 @@ impl Queries {
         shards: Vec<ShardHandle>,
         question: &Arc<Question>,
     ) -> Result<NodePart, QueryRefused> {
-        let asked = shards.iter().map(|shard| async move {
-            let ShardView { open, closed, .. } = self.view(shard, question, OpenPass::Everything).await?;
-            let closed =
-                self.compute_unless_empty(closed, question, |closed, Question { query, context, .. }| {
-                    scan_all(closed, query, context)
-                });
-            Ok([open, closed.await])
-        });
-        let (answered, found) = answers(&shards, join_all(asked).await);
-        let question = Arc::clone(question);
-        let all = self.compute(move || {
-            let mut all = Scanned::new(&question.query);
-            found.into_iter().flatten().flatten().for_each(|found| all.merge(&found));
+        let (answered, views) = self.views_of(&shards, question, OpenPass::Everything).await;
+        let scan = |shown: Shown, Question { query, context, .. }: &Question| {
+            let mut all = scan_all(&refs(&shown.closed), query, context);
+            shown.open.iter().for_each(|open| all.merge(open));
             all
-        });
-        let Scanned { partial, distinct } = all.await;
+        };
+        let parts = self.scan_on_all_cores(views, question, scan).await;
+        let question = Arc::clone(question);
+        let Scanned { partial, distinct } =
+            self.compute(move || merged(parts, Scanned::new(&question.query))).await;
         Ok(NodePart { partial: partial.checked()?, distinct, answered })
     }
 
@@ -170,18 +166,16 @@ impl Queries {
         mut shards: Vec<ShardHandle>,
         question: &Arc<Question>,
     ) -> Result<NodePart, QueryRefused> {
-        let asked = shards.iter().map(|shard| async move {
-            let ShardView { open, closed, .. } = self.view(shard, question, OpenPass::Order).await?;
-            let asked = Arc::clone(question);
-            let order = self.compute(move || scan_order(&refs(&closed), open, &asked.query, &asked.context));
-            Ok(order.await)
-        });
-        let (answered, found) = answers(&shards, join_all(asked).await);
+        let (answered, views) = self.views_of(&shards, question, OpenPass::Order).await;
         shards.retain(|shard| answered.contains(&shard.id()));
+        let scan = |shown: Shown, Question { query, context, .. }: &Question| {
+            let open = merged(shown.open, Scanned::new_order(query));
+            scan_order(&refs(&shown.closed), Some(open), query, context)
+        };
+        let parts = self.scan_on_all_cores(views, question, scan).await;
         let merging = Arc::clone(question);
         let order = self.compute(move || {
-            let mut order = Scanned::new_order(&merging.query);
-            found.iter().for_each(|found| order.merge(found));
+            let mut order = merged(parts, Scanned::new_order(&merging.query));
             order.partial = order.partial.checked()?;
             Ok::<_, TooManyRows>(winners(order, &merging.query))
         });
@@ -189,31 +183,57 @@ impl Queries {
 
         // The open buckets may have grown since; the rows show what there is now, in the order found before.
         let winners = Arc::new(winners);
-        let asked = shards.iter().map(|shard| {
-            let winners = Arc::clone(&winners);
-            async move {
-                let pass = OpenPass::Winners(Arc::clone(&winners));
-                let ShardView { open, closed, .. } = self.view(shard, question, pass).await?;
-                let closed = self.compute_unless_empty(
-                    closed,
-                    question,
-                    move |closed, Question { query, context, .. }| {
-                        let partial = scan_winners(closed, &winners, query, context);
-                        Scanned { partial, distinct: DistinctCounts::default() }
-                    },
-                );
-                Ok([open, closed.await])
-            }
-        });
-        let (answered, found) = answers(&shards, join_all(asked).await);
+        let pass = OpenPass::Winners(Arc::clone(&winners));
+        let (answered, views) = self.views_of(&shards, question, pass).await;
+        let scan = move |shown: Shown, Question { query, context, .. }: &Question| {
+            let partial = scan_winners(&refs(&shown.closed), &winners, query, context);
+            merged(shown.open, Scanned { partial, distinct: DistinctCounts::default() })
+        };
+        let parts = self.scan_on_all_cores(views, question, scan).await;
         let merging = Arc::clone(question);
         let partial = self.compute(move || {
-            let mut partial = Partial::new(&merging.query);
-            found.into_iter().flatten().flatten().for_each(|found| partial.merge(&found.partial));
-            partial.facts = facts;
-            partial
+            let mut all = merged(parts, Scanned::new(&merging.query)).partial;
+            all.facts = facts;
+            all
         });
         Ok(NodePart { partial: partial.await, distinct, answered })
+    }
+
+    /// The shards that answer, and what each shows.
+    async fn views_of(
+        &self,
+        shards: &[ShardHandle],
+        question: &Arc<Question>,
+        pass: OpenPass,
+    ) -> (Vec<ShardId>, Vec<ShardView>) {
+        let asked = shards.iter().map(|shard| self.view(shard, question, pass.clone()));
+        answers(shards, join_all(asked).await)
+    }
+
+    /// Scans what shards show on all cores, each with a part of the shards: handing work to another thread costs as much as scanning
+    /// a small shard does.
+    async fn scan_on_all_cores(
+        &self,
+        views: Vec<ShardView>,
+        question: &Arc<Question>,
+        scan: impl Fn(Shown, &Question) -> Scanned + Clone + Send + 'static,
+    ) -> Vec<Scanned> {
+        let mut parts: Vec<Shown> = Vec::new();
+        let per_core = views.len().div_ceil(self.cores).max(1);
+        for (at, view) in views.into_iter().enumerate() {
+            if at % per_core == 0 {
+                parts.push(Shown::default());
+            }
+            if let Some(part) = parts.last_mut() {
+                part.open.extend(view.open);
+                part.closed.extend(view.closed);
+            }
+        }
+        let scans = parts.into_iter().map(|part| {
+            let (question, scan) = (Arc::clone(question), scan.clone());
+            self.compute(move || scan(part, &question))
+        });
+        join_all(scans).await
     }
 
     async fn view(
@@ -225,25 +245,25 @@ impl Queries {
         shard.view(Arc::clone(question), pass, self.timeout).await
     }
 
-    async fn compute_unless_empty(
-        &self,
-        closed: Vec<Arc<Bucket>>,
-        question: &Arc<Question>,
-        scan: impl FnOnce(&[&Bucket], &Question) -> Scanned + Send + 'static,
-    ) -> Option<Scanned> {
-        if closed.is_empty() {
-            return None;
-        }
-        let question = Arc::clone(question);
-        Some(self.compute(move || scan(&refs(&closed), &question)).await)
-    }
-
     /// Runs work that takes its time away from the threads that serve connections.
     async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         // The semaphore is never closed.
         let _scanning = self.scanning.acquire().await;
         tidemark_shell::work::run(work).await
     }
+}
+
+/// What some shards show: scans of open buckets, and closed buckets.
+#[derive(Default)]
+struct Shown {
+    open: Vec<Scanned>,
+    closed: Vec<Arc<Bucket>>,
+}
+
+/// All of these, merged.
+fn merged(parts: Vec<Scanned>, mut all: Scanned) -> Scanned {
+    parts.iter().for_each(|part| all.merge(part));
+    all
 }
 
 /// A query and what it is answered with.

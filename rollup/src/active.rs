@@ -6,7 +6,8 @@
 //! A sketch cannot forget, and one for each row and slice would be thirty times the bucket. So what was seen is written down
 //! as it is, scanned where somebody asks for `active`, and dropped once no window can touch it.
 
-use crate::measure::{NOWHERE, extend, touch, unique::Unique};
+use crate::measure::unique::{Unique, Waiting};
+use crate::measure::{NOWHERE, extend, touch};
 use crate::time::{BucketStart, EventTime};
 use std::time::Duration;
 
@@ -88,12 +89,14 @@ impl ActiveLog {
     /// Adds the visitors in the slices from `first` on to the sets of their rows' rows: those of row `i` to `sets[rows[i]]`, or
     /// nowhere where that is [`NOWHERE`].
     pub(crate) fn merge_into(&self, first: u8, rows: &[u32], sets: &mut [Unique]) {
+        let mut waiting = Waiting::default();
         for (row, visitor) in self.since(first) {
             let row = rows[row as usize];
             if row != NOWHERE {
-                sets[row as usize].insert(visitor);
+                waiting.insert(sets, row, visitor);
             }
         }
+        waiting.finish(sets);
     }
 
     fn since(&self, first: u8) -> impl Iterator<Item = (u32, u64)> {

@@ -4,13 +4,13 @@
 //! Does not own: which segments there are (`crate::sources`), reading them (`tidemark-history`).
 
 use super::live::{ShardBase, merge_active};
-use super::{NodePart, Queries, QueryRefused, Question, TRIES, answers, refs};
+use super::{NodePart, Queries, QueryRefused, Question, TRIES, merged, refs};
 use crate::committed::Committed;
 use crate::rebuild::{rollup_of, uncovered};
 use crate::shard::{OpenPass, ShardHandle, ShardView};
 use crate::sources::{Source, Sources, keep, sources};
 use futures::StreamExt as _;
-use futures::future::{BoxFuture, FutureExt as _, join_all};
+use futures::future::{BoxFuture, FutureExt as _};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -93,8 +93,7 @@ impl Queries {
     /// The shards as the query sees them, once it is known how they stand to what is committed.
     async fn views(&self, shards: &[ShardHandle], question: &mut Arc<Question>, pass: &OpenPass) -> Views {
         for _ in 0..VIEWS {
-            let asked = shards.iter().map(|shard| self.view(shard, question, pass.clone()));
-            let (answered, views) = answers(shards, join_all(asked).await);
+            let (answered, views) = self.views_of(shards, question, pass.clone()).await;
             let unknown: std::collections::BTreeSet<DayStart> =
                 views.iter().flat_map(|view| view.unknown.iter().copied()).collect();
             if unknown.is_empty() && !question.outdated.load(Ordering::Relaxed) {
@@ -146,10 +145,9 @@ impl Queries {
         let unit = |day: DayStart| first_open.map_or(day, |open| day.min(open));
         let mut pieces: Vec<(DayStart, BoxFuture<'_, ReadPiece>)> = Vec::new();
         let mut closed: BTreeMap<DayStart, Vec<Arc<Bucket>>> = BTreeMap::new();
+        let mut open = Vec::new();
         for (&shard, view) in answered.iter().zip(views) {
-            if let (Some(open), Some(day)) = (view.open, first_open) {
-                pieces.push((day, at(day, async { Ok(Piece::memory(open)) })));
-            }
+            open.extend(view.open);
             for bucket in view.closed {
                 closed.entry(unit(DayStart::of(bucket.start()))).or_default().push(bucket);
             }
@@ -160,6 +158,11 @@ impl Queries {
                     at(day, self.scan_journal(question, shard, bucket, Merge { last_try, goes_on })),
                 ));
             }
+        }
+        if let Some(day) = first_open.filter(|_| !open.is_empty()) {
+            let query = Arc::clone(question);
+            let merge = self.compute(move || merged(open, Scanned::new(&query.query)));
+            pieces.push((day, at(day, async { Ok(Piece::memory(merge.await)) })));
         }
         for (day, buckets) in closed {
             for part in buckets.chunks(BUCKETS_AT_A_TIME) {

@@ -8,9 +8,8 @@
 //! counted since are the part of now. Otherwise everything is read, and kept anew. Visitors of the last five minutes change as time
 //! goes by: they are read each time.
 
-use super::{NodePart, Queries, QueryRefused, Question, answers};
+use super::{NodePart, Queries, QueryRefused, Question};
 use crate::shard::{LiveView, OpenPass, ShardHandle, ShardView};
-use futures::future::join_all;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -233,8 +232,7 @@ impl Queries {
         }
         let marks = kept.base.shards.iter().map(|(&shard, base)| (shard, base.mark)).collect();
         let pass = OpenPass::Live(Arc::new(marks));
-        let asked = shards.iter().map(|shard| self.view(shard, question, pass.clone()));
-        let (answered, views) = answers(shards, join_all(asked).await);
+        let (answered, views) = self.views_of(shards, question, pass).await;
         if answered.len() != shards.len() || question.outdated.load(Ordering::Relaxed) {
             return None;
         }

@@ -14,7 +14,7 @@ use crate::wire::{UintColumn, uint_column};
 use bytes::Bytes;
 use distribution::Distribution;
 use tidemark_proto::v1;
-use unique::Unique;
+use unique::{Unique, Waiting};
 
 /// One measure's values, one per row. Rows beyond the end of the column are empty: a measure that no event fed takes no
 /// room.
@@ -63,7 +63,12 @@ impl MeasureColumn {
             (Self::Integers(a), Self::Integers(b)) => {
                 merge_each(a, b, rows, |a, &b| *a = a.saturating_add(b))
             }
-            (Self::Uniques(a), Self::Uniques(b)) => merge_each(a, b, rows, Unique::merge),
+            (Self::Uniques(a), Self::Uniques(b)) => {
+                let mut waiting = Waiting::default();
+                let pairs = b.iter().zip(rows).filter(|&(_, &row)| row != NOWHERE);
+                pairs.for_each(|(set, &row)| waiting.merge(a, row, set));
+                waiting.finish(a);
+            }
             (Self::Distributions(a), Self::Distributions(b)) => merge_each(a, b, rows, Distribution::merge),
             (Self::Integers(_) | Self::Uniques(_) | Self::Distributions(_), _) => {
                 unreachable!("columns of one measure have one kind")

@@ -192,6 +192,44 @@ impl Unique {
     }
 }
 
+/// From so many hashes on, putting one where it belongs among them costs more than letting it wait.
+const WAITS_FROM: usize = 64;
+
+/// Hashes on their way into large sets, which take them all at once, in order: one by one, each would move half of those that are there.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(Vec<(u32, u64)>);
+
+impl Waiting {
+    /// Adds a hash to the set of this row, now or at the end.
+    pub(crate) fn insert(&mut self, sets: &mut [Unique], row: u32, hash: u64) {
+        match &mut sets[row as usize] {
+            Unique::Exact(hashes) if hashes.len() >= WAITS_FROM => self.0.push((row, hash)),
+            set => set.insert(hash),
+        }
+    }
+
+    /// Adds what `other` holds to the set of this row, now or at the end.
+    pub(crate) fn merge(&mut self, sets: &mut [Unique], row: u32, other: &Unique) {
+        match (&mut sets[row as usize], other) {
+            (_, Unique::One(hash)) => self.insert(sets, row, *hash),
+            (Unique::Exact(hashes), Unique::Exact(others)) if hashes.len() >= WAITS_FROM => {
+                self.0.extend(others.iter().map(|&hash| (row, hash)));
+            }
+            (set, other) => set.merge(other),
+        }
+    }
+
+    /// Adds all that wait.
+    pub(crate) fn finish(mut self, sets: &mut [Unique]) {
+        self.0.sort_unstable();
+        self.0.dedup();
+        for of_row in self.0.chunk_by(|a, b| a.0 == b.0) {
+            let hashes = Unique::from_ascending(of_row.iter().map(|&(_, hash)| hash).collect());
+            sets[of_row[0].0 as usize].merge(&hashes);
+        }
+    }
+}
+
 const ENCODED_DENSE: u64 = EXACT_MAX as u64 + 1;
 const ENCODED_SPARSE: u64 = EXACT_MAX as u64 + 2;
 
@@ -391,6 +429,22 @@ mod tests {
             let mut left = a.clone();
             left.merge(&right);
             prop_assert_eq!(&left, &all);
+        }
+
+        #[test]
+        fn what_waits_for_large_sets_comes_to_what_it_would_one_by_one(
+            parts in prop::collection::vec((0_u32..3, any_numbers()), 0..5),
+            singles in prop::collection::vec((0_u32..3, 0_u64..5_000), 0..3_000),
+        ) {
+            let (mut waited, mut one_by_one) = (vec![Unique::default(); 3], vec![Unique::default(); 3]);
+            let mut waiting = Waiting::default();
+            let singles = singles.into_iter().map(|(row, number)| (row, set([number])));
+            for (row, part) in parts.into_iter().map(|(row, numbers)| (row, set(numbers))).chain(singles) {
+                waiting.merge(&mut waited, row, &part);
+                one_by_one[row as usize].merge(&part);
+            }
+            waiting.finish(&mut waited);
+            prop_assert_eq!(waited, one_by_one);
         }
 
         #[test]

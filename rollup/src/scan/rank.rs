@@ -84,10 +84,10 @@ impl<'a> Ranking<'a> {
         }
     }
 
-    /// The slot of the URL that a page of a table is, or is a lane of.
-    fn slot_of(&mut self, site: &str, table: &'a SiteTable, page: u32) -> u32 {
+    /// The slot of the URL that a page of a table is, or is a lane of, where the table has lanes.
+    fn slot_of(&mut self, site: &str, table: &'a SiteTable, page: u32, has_lanes: bool) -> u32 {
         let name = table.urls.get(page);
-        match spread_url(name) {
+        match has_lanes.then(|| spread_url(name)).flatten() {
             None => self.slot(table.urls.hash_of(page), name),
             Some(url) => self.slot(page_hash(site, url), url),
         }
@@ -100,14 +100,17 @@ impl<'a> Ranking<'a> {
         let orders = part.period == Period::Now;
         let measure = part.bucket.schema.measure_index(&order.name).filter(|_| orders);
         for (site, table) in selected_sites(part.bucket, query) {
-            spread.extend(spread_urls(&table.urls).map(str::to_owned));
+            let has_lanes = table.urls.has(b'#');
+            if has_lanes {
+                spread.extend(spread_urls(&table.urls).map(str::to_owned));
+            }
             if query.filters.is_empty() && part.period != Period::Active {
-                self.add_all(site, table, measure);
+                self.add_all(site, table, measure, has_lanes);
                 continue;
             }
             let scan = TableScan::new(part.bucket, site, table, query, context);
             let masks = Masks { urls: scan.url_mask(None), rows: part.mask(table, query) };
-            let rows = scan.rows(&masks, |page, _| self.slot_of(site, table, page));
+            let rows = scan.rows(&masks, |page, _| self.slot_of(site, table, page, has_lanes));
             let Some(MeasureColumn::Integers(values)) = measure.map(|measure| &table.measures[measure])
             else {
                 continue;
@@ -120,7 +123,7 @@ impl<'a> Ranking<'a> {
     }
 
     /// Adds all URLs of a table, each with the sum of a measure over its rows.
-    fn add_all(&mut self, site: &str, table: &'a SiteTable, measure: Option<usize>) {
+    fn add_all(&mut self, site: &str, table: &'a SiteTable, measure: Option<usize>, has_lanes: bool) {
         let mut sums = vec![0_u64; table.urls.len()];
         if let Some(MeasureColumn::Integers(values)) = measure.map(|measure| &table.measures[measure]) {
             for (&value, &url) in values.iter().zip(&table.url) {
@@ -128,7 +131,7 @@ impl<'a> Ranking<'a> {
             }
         }
         for (page, sum) in (0..).zip(sums) {
-            let slot = self.slot_of(site, table, page) as usize;
+            let slot = self.slot_of(site, table, page, has_lanes) as usize;
             self.sums[slot] = self.sums[slot].saturating_add(sum);
         }
     }
