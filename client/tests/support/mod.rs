@@ -357,12 +357,13 @@ pub fn event(url: &str) -> v1::Event {
     }
 }
 
-/// Views of one page of this shard.
+/// Views of two pages of this shard, in turn: one alone would be viral, and spread over shards.
 pub fn events_of(shard: u32, count: usize) -> Vec<v1::Event> {
     let shards = ShardCount::new(SHARDS).unwrap();
     let urls = (0..).map(|page| format!("/{page}"));
-    let mut of_shard = urls.filter(|url| shards.shard_of(page_hash(SITE, url)).get() == shard);
-    vec![event(&of_shard.next().unwrap()); count]
+    let of_shard = urls.filter(|url| shards.shard_of(page_hash(SITE, url)).get() == shard);
+    let two: Vec<v1::Event> = of_shard.take(2).map(|url| event(&url)).collect();
+    two.into_iter().cycle().take(count).collect()
 }
 
 /// Waits for something, looking often.
