@@ -109,7 +109,7 @@ pub fn split_with(
     for (index, event) in batch.events.iter().enumerate() {
         reader.read(index as u32, event);
     }
-    reader.spread_over_lanes(lanes);
+    reader.spread_over_lanes(lanes, batch.events.len());
     Ok(reader.into_split(producer, batch.seq))
 }
 
@@ -148,6 +148,8 @@ struct BatchReader<'a> {
     texts: Dictionary,
     pages: Vec<RawPage>,
     page_index: HashTable<u32>,
+    /// By page: its events, those that do not count among them.
+    page_events: Vec<usize>,
     /// Names of dimensions and values, in the order they came.
     dimension_names: Dictionary,
     value_names: Dictionary,
@@ -178,6 +180,7 @@ impl<'a> BatchReader<'a> {
             texts,
             pages: Vec::new(),
             page_index: HashTable::new(),
+            page_events: Vec::new(),
             dimension_names,
             value_names,
             events: Vec::new(),
@@ -248,10 +251,12 @@ impl<'a> BatchReader<'a> {
                 let id = pages.len() as u32;
                 let read = read_page(&mut self.texts, site, url, self.rules);
                 pages.push(RawPage { hash, site: site.clone(), url: url.clone(), read });
+                self.page_events.push(0);
                 self.page_index.insert_unique(hash, id, |&id| pages[id as usize].hash);
                 id
             }
         };
+        self.page_events[id as usize] += 1;
         match &pages[id as usize].read {
             Ok(_) => Ok(id),
             Err(reason) => Err(*reason),

@@ -144,3 +144,17 @@ fn in_each_bucket_the_first_event_of_a_viral_url_is_in_the_urls_own_shard() {
     assert_eq!(of_first.len(), 3);
     assert!(lanes.values().all(|buckets| buckets.is_subset(of_first)));
 }
+
+#[test]
+fn whether_a_url_is_spread_does_not_depend_on_which_of_its_events_count() {
+    let cluster = Cluster::new(1, 64, 10_000);
+    let mut events: Vec<Plain> = (0..150).map(|_| viral_events(1).remove(0)).collect();
+    // Of older events a node would say that they are too late; a producer does not know how late that is.
+    events.iter_mut().take(30).for_each(|event| event.time_ms -= 72 * 3_600_000);
+    let split = cluster.split(&batch(1, 1, events.iter().map(to_wire).collect()));
+    assert_eq!(
+        (split.rejected.len(), split.blocks.iter().map(|block| block.event_count).sum::<u32>()),
+        (30, 120)
+    );
+    assert!(split.blocks.len() > 8, "{} blocks", split.blocks.len());
+}

@@ -15,14 +15,14 @@ use tidemark_proto::MAX_BATCH_BYTES;
 use tidemark_proto::v1;
 use tidemark_proto::v1::{IgnoredWhy, Reason, RefusalReason};
 use tidemark_rollup::split::{BatchError, Rules, Split, split};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Batches of rows of one stream that are worked on at a time. Acknowledgements come in order.
 const BATCHES_PER_STREAM: usize = 64;
-/// Blocks of one stream that are worked on at a time. More than one slow owner's queue takes, so that it does not hold up the
-/// others.
+/// Blocks of one stream that are worked on at a time, or whose acknowledgements the sender has not taken yet. More than one slow owner's
+/// queue takes, so that it does not hold up the others.
 const BLOCKS_PER_STREAM: usize = 512;
 
 impl Inner {
@@ -158,7 +158,12 @@ impl v1::ingest_server::Ingest for Services {
         // What is taken in is acknowledged; then the stream ends, and the sender opens another one elsewhere.
         let blocks = request.into_inner().take_until(self.0.shutdown.clone().cancelled_owned());
         tokio::spawn(take_blocks(Arc::clone(&self.0), blocks.boxed(), acks));
-        Ok(Response::new(UnboundedReceiverStream::new(told).boxed()))
+        // Only what the sender has taken makes room for more.
+        let taken = |(ack, place)| {
+            drop(place);
+            ack
+        };
+        Ok(Response::new(UnboundedReceiverStream::new(told).map(taken).boxed()))
     }
 }
 
@@ -166,7 +171,7 @@ impl v1::ingest_server::Ingest for Services {
 async fn take_blocks(
     inner: Arc<Inner>,
     mut blocks: BoxStream<'static, Result<v1::Block, Status>>,
-    acks: mpsc::UnboundedSender<Result<v1::BlockAck, Status>>,
+    acks: mpsc::UnboundedSender<(Result<v1::BlockAck, Status>, Option<OwnedSemaphorePermit>)>,
 ) {
     let room = Arc::new(Semaphore::new(BLOCKS_PER_STREAM));
     loop {
@@ -179,18 +184,14 @@ async fn take_blocks(
             None => return,
             Some(Err(status)) => {
                 // Where nobody listens, that is known.
-                _ = acks.send(Err(status));
+                _ = acks.send((Err(status), None));
                 return;
             }
             Some(Ok(block)) => {
                 // The semaphore is never closed.
                 let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
                 let acks = acks.clone();
-                let done = move |ack| {
-                    _ = acks.send(Ok(ack));
-                    drop(place);
-                };
-                inner.block(block, Box::new(done));
+                inner.block(block, Box::new(move |ack| _ = acks.send((Ok(ack), Some(place)))));
             }
         }
     }

@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 
 impl BatchReader<'_> {
     /// Gives the events of each URL that has too many for one shard to the URL's lanes in turn, beginning in each bucket with lane 0.
-    pub(super) fn spread_over_lanes(&mut self, lanes: LaneRules) {
-        let Some(from) = lanes.spread_from(self.events.len(), self.rules.shards) else { return };
-        let mut counts = vec![0_usize; self.pages.len()];
-        self.events.iter().for_each(|event| counts[event.page as usize] += 1);
+    ///
+    /// Whether it has too many is decided by all events of the batch, also by those that do not count: that may depend on who splits it.
+    pub(super) fn spread_over_lanes(&mut self, lanes: LaneRules, batch_events: usize) {
+        let Some(from) = lanes.spread_from(batch_events, self.rules.shards) else { return };
+        let counts = std::mem::take(&mut self.page_events);
         // By page: its first lane; they follow one another.
         let mut first_lanes: BTreeMap<u32, u32> = BTreeMap::new();
         for page in (0..).zip(&counts).filter(|&(_, &events)| events >= from).map(|(page, _)| page) {
