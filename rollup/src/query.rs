@@ -220,6 +220,11 @@ impl Query {
         one_site && self.group_by.contains(&Field::Url)
     }
 
+    /// Whether what orders the rows is all that is asked about them.
+    pub fn is_answered_by_its_order(&self) -> bool {
+        self.columns.len() == 1 && self.versus.is_none()
+    }
+
     /// The columns of a partial: those of the query, and once more for `versus`.
     pub fn empty_columns(&self) -> Vec<MeasureColumn> {
         let columns = || self.columns.iter().map(|column| MeasureColumn::new(&column.source));

@@ -78,7 +78,11 @@ pub fn scan<'a>(
     for buckets in shards.clone() {
         order.merge(&scan_order(&refs(buckets), None, query, context));
     }
-    let (winners, facts, distinct) = winners(order, query);
+    let (mut winners, facts, distinct) = winners(order, query);
+    if query.is_answered_by_its_order() {
+        winners.facts = facts;
+        return Scanned { partial: winners, distinct };
+    }
     let mut partial = Partial::new(query);
     shards
         .into_iter()

@@ -124,6 +124,34 @@ proptest! {
     }
 
     #[test]
+    fn one_measure_is_answered_as_it_is_beside_others(
+        events in prop::collection::vec(plain(), 0..80),
+        order_by in prop::sample::select(vec!["views", "visitors", "load_ms.p95"]),
+        granularity in prop::sample::select(vec!["", "5m"]),
+        limit in prop::sample::select(vec![1_u32, 3, 0]),
+        as_node in any::<bool>(),
+    ) {
+        let query = |measures: &[&str]| parse(&v1::Query {
+            site: "site0.com".to_owned(),
+            granularity: granularity.to_owned(),
+            measures: measures.iter().map(|&measure| measure.to_owned()).collect(),
+            group_by: vec!["url".to_owned()],
+            order_by: order_by.to_owned(),
+            limit,
+            ..v1::Query::default()
+        });
+        let mut cluster = Cluster::new(3, 16, 10_000);
+        fill(&mut cluster, &events, 20, &[]);
+        let alone = cluster.answer(&query(&[order_by]), as_node);
+        let mut beside = cluster.answer(&query(&["bytes", order_by]), as_node);
+        let at = beside.columns.iter().position(|column| column == "bytes").unwrap();
+        beside.rows.iter_mut().for_each(|row| _ = row.values.remove(at));
+        prop_assert_eq!(rows(&alone), rows(&beside));
+        let told = |answer: &v1::Answer| answer.facts.clone().map(|facts| (facts.freshness_ms, facts.late, facts.from_memory));
+        prop_assert_eq!(told(&alone), told(&beside));
+    }
+
+    #[test]
     fn every_event_is_counted_or_rejected_with_a_reason_and_never_both(
         events in prop::collection::vec(plain(), 1..60),
         future in prop::collection::vec(any::<prop::sample::Index>(), 0..10),

@@ -200,7 +200,11 @@ fn scan_as_a_node_does<'a>(
         let seen = scan_order_uncut(open, query, context);
         order.merge(&scan_order(closed, Some(seen), query, context));
     }
-    let (winners, facts, distinct) = winners(order, query);
+    let (mut winners, facts, distinct) = winners(order, query);
+    if query.is_answered_by_its_order() {
+        winners.facts = facts;
+        return Scanned { partial: winners, distinct };
+    }
     let mut partial = Partial::new(query);
     for buckets in shards {
         let buckets: Vec<&Bucket> = buckets.iter().map(Arc::as_ref).collect();
