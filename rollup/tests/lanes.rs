@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use tidemark_proto::v1;
 use tidemark_rollup::lanes::{LANES, LaneRules, spread_url};
 
+/// Lanes in batches of a few hundred events.
+const SOON: LaneRules = LaneRules { at_least_events: 128, times_average: 4 };
+
 /// Every second event is of `/viral`; the others are of 500 URLs.
 fn viral_events(count: u32) -> Vec<Plain> {
     let event = |n: u32| Plain {
@@ -76,6 +79,7 @@ fn answers_are_those_of_one_url_for_every_question_and_number_of_shards() {
     ];
     for (nodes, shards) in [(1, 64), (3, 16)] {
         let mut cluster = Cluster::new(nodes, shards, 10_000);
+        cluster.lanes = SOON;
         fill(&mut cluster, &events, 600, &[]);
         for groups in [&["url"][..], &["url", "country"], &["country"], &[]] {
             for limit in [1, 1_000] {
@@ -147,7 +151,8 @@ fn in_each_bucket_the_first_event_of_a_viral_url_is_in_the_urls_own_shard() {
 
 #[test]
 fn whether_a_url_is_spread_does_not_depend_on_which_of_its_events_count() {
-    let cluster = Cluster::new(1, 64, 10_000);
+    let mut cluster = Cluster::new(1, 64, 10_000);
+    cluster.lanes = SOON;
     let mut events: Vec<Plain> = (0..150).map(|_| viral_events(1).remove(0)).collect();
     // Of older events a node would say that they are too late; a producer does not know how late that is.
     events.iter_mut().take(30).for_each(|event| event.time_ms -= 72 * 3_600_000);

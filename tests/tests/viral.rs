@@ -18,8 +18,8 @@ const NOW_MS: i64 = 1_773_100_860_000;
 const SITE: &str = "example.com";
 const NODES: usize = 3;
 const SHARDS: u32 = 32;
-/// Of one batch, 400 of these of the viral URL: more than four shards' worth.
-const BATCH: u32 = 800;
+/// Of one batch, half of these of the viral URL: more than four shards' worth.
+const BATCH: u32 = 2_400;
 
 /// Event `n`: at one of three buckets of an hour ago; every second one is of `/viral`.
 fn event(n: u32) -> v1::Event {
@@ -151,7 +151,7 @@ async fn a_viral_url_is_one_url_in_memory_in_the_journal_in_segments_and_in_days
     };
     // Before it was viral, all of it was in one shard.
     let mut events = send(0..600, 60, 1).await;
-    events.extend(send(600..600 + 4 * BATCH, BATCH as usize, 2).await);
+    events.extend(send(600..600 + 2 * BATCH, BATCH as usize, 2).await);
     assert_counts(&cluster, &events).await;
 
     restart(&mut cluster, |_| {}).await;
