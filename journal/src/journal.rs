@@ -266,7 +266,6 @@ impl Journal {
 
     /// What the journal takes up, and whether it takes more. The disk is asked at most every 200 ms.
     pub fn usage(&self) -> Usage {
-        self.refresh_room();
         let shared = &self.handle.shared;
         let queued_bytes = shared.queue.lock().queued_bytes();
         let totals = shared.index().totals();
@@ -276,7 +275,7 @@ impl Journal {
             blocks: totals.blocks,
             files: totals.files,
             queued_bytes,
-            accepting: shared.room.check(0, Load { on_disk: totals.disk_bytes, queued: queued_bytes }),
+            accepting: self.accepting(),
         }
     }
 

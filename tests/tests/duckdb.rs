@@ -15,6 +15,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 use tidemark_node::clock::SystemClock;
+use tidemark_rollup::lanes::names_of;
 use tidemark_rollup::measure::unique::{self, STANDARD_ERROR};
 use tidemark_rollup::time::EventTime;
 use tidemark_tests::logs::KnownLog;
@@ -80,6 +81,7 @@ async fn plain_sql_over_segments_gives_tidemarks_answers() {
     world.until_metric("tidemark_unflushed_buckets", |buckets| buckets == 0).await;
 
     let flushed = world.find_segments("5m", "1990-01-01T00:00:00Z", "now").await;
+    assert_lanes(&world);
     assert_readme(&world, &logs).await;
     assert_receipts(&world, "5m").await;
     assert_delta_encodings(&world, &["visitors", "load_ms"], &["bytes", "load_ms_sum"]);
@@ -119,6 +121,19 @@ async fn send_twice_and_wrong(world: &World, log: &Log) {
     let first = KnownLog::sample().replay(SITE, &to, 1, &SystemClock).await.totals;
     let again = KnownLog::sample().replay(SITE, &to, 1, &SystemClock).await.totals;
     assert_eq!((first.duplicate, again.duplicate), (0, first.accepted));
+}
+
+/// The README's view reads the lanes of a URL as the URL, and leaves all other names alone.
+fn assert_lanes(world: &World) {
+    let sql = sql_of_the_readme();
+    let (_, view) = sql.split_once("REPLACE (").expect("the view replaces the URL");
+    let (fold, _) = view.split_once(" AS url)").expect("the view replaces the URL");
+    let lanes = names_of("/a").map(|page| (page, "/a".to_owned()));
+    let others = ["/", "/a#16", "/a#01", "/a#top", "/a/2"].map(|page| (page.to_owned(), page.to_owned()));
+    for (page, url) in lanes.chain(others) {
+        let found = world.duck.run(&format!("SELECT {fold} AS url FROM (VALUES ('{page}')) AS pages(url);"));
+        assert_eq!(found[0][0]["url"], json!(url), "{page}");
+    }
 }
 
 async fn assert_readme(world: &World, logs: &[Log]) {
