@@ -3,7 +3,9 @@
 //! Owns: the commands, the environment variables of settings, and reading the `--config` file.
 //! Does not own: settings themselves (`settings`), what commands do.
 
+use crate::certs::CertsOptions;
 use crate::demo::DemoSettings;
+use crate::doctor::DoctorOptions;
 use crate::history::rebuild::RebuildOptions;
 use crate::history::receipt::ReceiptOptions;
 use crate::history::retain::RetainOptions;
@@ -14,8 +16,10 @@ use crate::members::NodeOptions;
 use crate::query::QueryOptions;
 use crate::replay::ReplayCommand;
 use crate::settings::coordinator::CoordinatorSettings;
+use crate::settings::edge::EdgeSettings;
 use crate::settings::file;
 use crate::settings::node::NodeSettings;
+use crate::token::TokenCommand;
 use crate::watch::WatchOptions;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -24,7 +28,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The commands that serve: what they are given are settings.
-pub(crate) const SERVING: [&str; 3] = ["demo", "node", "coordinator"];
+pub(crate) const SERVING: [&str; 4] = ["demo", "node", "coordinator", "edge"];
 
 /// The commands that work on what nodes keep. They take some of a node's settings, also from its file, and pass over the
 /// others.
@@ -38,7 +42,7 @@ repeated; in the file they are arrays. A list that is given takes the place of t
 
 /// How settings are given, at the end of the help of the program.
 const ORDER: &str = "\
-Every setting of demo, node and coordinator is a flag, a key of the --config file and an environment variable: \
+Every setting of demo, node, coordinator and edge is a flag, a key of the --config file and an environment variable: \
 --accept-late, accept_late, TIDEMARK_ACCEPT_LATE. A flag goes before the environment, that before the file.";
 
 /// Real-time web analytics in memory: what is happening on every URL, right now.
@@ -65,6 +69,13 @@ pub(crate) enum Command {
     Node(Box<NodeSettings>),
     /// Run a coordinator: answers queries over all nodes, takes posts of events
     Coordinator(CoordinatorSettings),
+    /// Run an edge: takes events from browsers and servers, keeps them on disk, brings them to nodes
+    Edge(Box<EdgeSettings>),
+    /// Make certificates for members, to begin with
+    Certs(CertsOptions),
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Ask a question and print the answer
     Query(QueryOptions),
 
@@ -76,6 +87,8 @@ pub(crate) enum Command {
     Loadgen(Box<LoadgenOptions>),
     /// Print the members of a cluster: what each is about to do, what it owns, and how far it is behind
     Members(NodeOptions),
+    /// Look at a running cluster, and say what is wrong and what to do
+    Doctor(DoctorOptions),
     /// Print which nodes own each shard
     Placement(NodeOptions),
     /// Have a node hand over what is not committed, leave the cluster, and stop

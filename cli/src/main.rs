@@ -4,27 +4,31 @@
 //! Does not own: what the commands do; each has a module of its own.
 #![forbid(unsafe_code)]
 
+mod certs;
 mod command_line;
 mod demo;
+mod doctor;
+mod edge;
 mod failure;
 mod history;
 mod loadgen;
+mod log;
 mod members;
 mod output;
 mod query;
+mod reach;
 mod replay;
 mod serve;
 mod settings;
 mod show;
 mod shutdown;
+mod token;
 mod watch;
 
 use command_line::{Command, CommandLine};
 use mimalloc::MiMalloc;
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -36,11 +40,11 @@ fn main() -> ExitCode {
         // Help and version come this way, too, with exit code 0.
         Err(error) => error.exit(),
     };
+    let form = log::form_of(&line.command);
     match run(line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With its causes, in one line.
-            eprintln!("error: {error:#}");
+            log::failed(form, &error);
             ExitCode::from(failure::exit_code(&error))
         }
     }
@@ -50,22 +54,29 @@ fn main() -> ExitCode {
 async fn run(line: CommandLine) -> anyhow::Result<()> {
     match line.command {
         Command::Demo(settings) => {
-            start_log(&settings.log)?;
+            log::start(&settings.log, settings.form.log_format)?;
             demo::run(&settings, shutdown::on_signal()?).await
         }
         Command::Node(settings) => {
-            start_log(&settings.log.log)?;
+            log::start(&settings.log.log, settings.log.form.log_format)?;
             serve::run_node(&settings, shutdown::on_signal()?).await
         }
         Command::Coordinator(settings) => {
-            start_log(&settings.log.log)?;
+            log::start(&settings.log.log, settings.log.form.log_format)?;
             serve::run_coordinator(&settings, shutdown::on_signal()?).await
         }
+        Command::Edge(settings) => {
+            log::start(&settings.log.log, settings.log.form.log_format)?;
+            edge::run(&settings, shutdown::on_signal()?).await
+        }
+        Command::Certs(options) => certs::run(&options),
+        Command::Token(command) => token::run(&command),
         Command::Query(options) => query::run(&options).await,
         Command::Watch(options) => watch::run(&options).await,
         Command::Replay(options) => replay::run(&options).await,
         Command::Loadgen(options) => loadgen::run(&options).await,
         Command::Members(options) => members::members(&options).await,
+        Command::Doctor(options) => doctor::run(&options).await,
         Command::Placement(options) => members::placement(&options).await,
         Command::Drain(options) => members::drain(&options).await,
         Command::Receipt(options) => history::receipt::run(&options).await,
@@ -74,14 +85,4 @@ async fn run(line: CommandLine) -> anyhow::Result<()> {
         Command::Retain(options) => history::retain::run(&options).await,
         Command::Segments(options) => history::segments::run(&options).await,
     }
-}
-
-/// Logs to stderr what `filter` lets through.
-fn start_log(filter: &str) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(filter)?)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    Ok(())
 }

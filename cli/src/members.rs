@@ -4,16 +4,16 @@
 //! Does not own: membership and placement (the node's).
 
 use crate::output;
+use crate::reach::ReachOptions;
 use crate::settings::values;
 use crate::show::grid::{Align, Grid};
-use anyhow::Context as _;
 use clap::Args;
 use std::time::Duration;
+use tidemark_client::{ClientError, Link, open};
 use tidemark_node::clock::SystemClock;
 use tidemark_proto::v1;
 use tidemark_proto::v1::admin_client::AdminClient;
 use tidemark_rollup::time::{Clock as _, EventTime};
-use tonic::transport::{Channel, Endpoint};
 
 /// Where a node is unless one is named.
 pub(crate) const DEFAULT_NODE: &str = "http://127.0.0.1:7100";
@@ -32,20 +32,25 @@ pub(crate) struct NodeOptions {
         env = "TIDEMARK_TO"
     )]
     to: String,
+
+    #[command(flatten)]
+    reach: ReachOptions,
 }
 
 impl NodeOptions {
-    async fn connect(&self) -> anyhow::Result<AdminClient<Channel>> {
-        let endpoint = Endpoint::from_shared(self.to.clone())
-            .with_context(|| format!("{:?} is no address: give http://host:port", self.to))?;
-        let connected = endpoint.connect_timeout(TIMEOUT).timeout(TIMEOUT).connect().await;
-        let channel = connected.map_err(|_| {
-            anyhow::anyhow!(
-                "no node answers at {}: start one with `tidemark node`, or say where it is with --to",
-                self.to
-            )
-        })?;
-        Ok(AdminClient::new(channel))
+    async fn connect(&self) -> anyhow::Result<AdminClient<Link>> {
+        let dial = self.reach.dial([&self.to])?;
+        let opened = tokio::time::timeout(TIMEOUT, open(&self.to, &dial)).await;
+        let why = match opened {
+            Ok(Ok(link)) => return Ok(AdminClient::new(link)),
+            Ok(Err(ClientError::Unreachable { message, .. })) => message,
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => "it takes too long".to_owned(),
+        };
+        Err(anyhow::anyhow!(
+            "no node answers at {} ({why}): start one with `tidemark node`, or say where it is with --to",
+            self.to
+        ))
     }
 
     fn refused(&self, what: &str, status: &tonic::Status) -> anyhow::Error {

@@ -54,12 +54,40 @@ fn the_environment_can_name_the_file_and_set_switches_and_lists() {
     server.line_with("coordinator is listening");
 }
 
+/// A file of `deploy/`.
+fn example(name: &str) -> String {
+    format!(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/{}"), name)
+}
+
 #[test]
 fn the_example_file_starts_a_node() {
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/tidemark.toml");
     // All but the port: the default one may be taken on the machine that tests.
-    let mut server = Server::start(tidemark(&["node", "--config", example, "--listen", "127.0.0.1:0"]));
+    let mut server =
+        Server::start(tidemark(&["node", "--config", &example("tidemark.toml"), "--listen", "127.0.0.1:0"]));
     assert_eq!(server.value(STARTED, "shards"), "64");
+}
+
+#[test]
+fn the_example_file_starts_a_coordinator() {
+    let config = example("coordinator.toml");
+    let mut server = Server::start(tidemark(&["coordinator", "--config", &config, "--http", "127.0.0.1:0"]));
+    server.line_with("coordinator is listening");
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), 0);
+}
+
+#[test]
+fn the_example_file_starts_an_edge() {
+    // A new edge waits for a node to tell it what the cluster is like.
+    let mut node = Server::start(tidemark(&["node", "--listen", "127.0.0.1:0"]));
+    let to = format!("http://{}", node.value(STARTED, "address"));
+    let (config, spool) = (example("edge.toml"), tempfile::tempdir().unwrap());
+    let mut command = tidemark(&["edge", "--config", &config, "--listen", "127.0.0.1:0", "--to", &to]);
+    command.env("TIDEMARK_SPOOL", spool.path());
+    let mut server = Server::start(command);
+    server.line_with("the edge is listening");
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidemark_journal::SyncPolicy;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::canonical::KeepParams;
-use tidemark_shell::link::{Connect, Tcp};
+use tidemark_shell::link::{Connect, Dial};
 
 /// Settings of a producer.
 #[derive(Clone, Debug)]
@@ -87,7 +87,8 @@ pub struct SpoolConfig {
     /// How long a block may go without an acknowledgement until it is put on disk.
     ///
     /// Shorter loses less when the process ends while the cluster is away; longer writes less while it is merely slow. A crash
-    /// loses what is in memory, which is at most what came in meanwhile.
+    /// loses what is in memory, which is at most what came in meanwhile. Zero puts every block on disk when it is taken, beside
+    /// sending it; [`Ticket::safe`](crate::Ticket::safe) tells when it is there.
     pub spool_after: Duration,
     /// Blocks of the spool that are in memory at a time, to be sent again beside new ones. More empties it faster and takes more
     /// from what is new.
@@ -121,6 +122,6 @@ impl Parts {
     pub fn of(id: ProducerId) -> Self {
         let wire = id.to_wire();
         let seed = wire.iter().fold(0_u64, |seed, &byte| seed.rotate_left(8) ^ u64::from(byte));
-        Self { connect: Arc::new(Tcp), seed }
+        Self { connect: Arc::new(Dial::default()), seed }
     }
 }

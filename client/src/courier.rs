@@ -6,7 +6,7 @@
 //! All its queues are bounded by the blocks that the producer may have in memory.
 
 use crate::desk::{Action, Desk, Key};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Told};
 use crate::line::{Epoch, Line, Report, Said};
 use crate::routes::Routes;
 use crate::spool::Spool;
@@ -28,8 +28,8 @@ const REPORTS: usize = 256;
 /// What the producer wants.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// These blocks brought, and `reply` told what became of them. The producer has taken the room for them.
-    Bring { seq: u64, blocks: Vec<v1::Block>, begun: Outcome, reply: oneshot::Sender<Outcome> },
+    /// These blocks brought, and whoever waits told what became of them. The producer has taken the room for them.
+    Bring { batch: u64, blocks: Vec<v1::Block>, begun: Outcome, told: Told },
     /// More sequence numbers, from `next` on.
     Reserve { next: u64 },
     /// An end: at `deadline`, or when all is brought. `done` is told then.
@@ -142,12 +142,12 @@ impl Courier {
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Bring { seq, blocks, begun, reply } => {
-                self.ledger.begin(seq, blocks.len(), begun, reply);
+            Command::Bring { batch, blocks, begun, told } => {
+                self.ledger.begin(batch, blocks.len(), begun, told);
                 let now = Instant::now();
                 for block in blocks {
                     let bytes = block.columns.len();
-                    self.desk.take(block, bytes, now);
+                    self.desk.take(batch, block, bytes, now);
                 }
             }
             Command::Reserve { next } => {
@@ -208,7 +208,7 @@ impl Courier {
                     None => done(Err("there is no spool".to_owned())),
                 }
             }
-            Action::Kept { bytes, events } => self.ledger.kept(bytes, events),
+            Action::Kept { key, bytes, events } => self.ledger.kept(key, bytes, events),
             Action::Trim { key } => {
                 if let Some(spool) = &self.spool {
                     spool.trim(key);

@@ -17,9 +17,15 @@ use tonic::{Code, Status};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Give `http://host:port`.
-    #[error("{address:?} is no address: give http://host:port")]
+    #[error("{address:?} is no address: give http://host:port or https://host:port")]
     Address {
         /// What was given.
+        address: String,
+    },
+    /// Say whom to believe.
+    #[error("{address} is secured, and there is nobody to believe: give the CA's certificate")]
+    NoTls {
+        /// Where.
         address: String,
     },
     /// Start the member, or name another one.

@@ -20,6 +20,8 @@ pub(crate) struct Load {
     pub(crate) bytes: usize,
     /// Events on disk.
     pub(crate) spooled_events: u64,
+    /// And their blocks.
+    pub(crate) spooled_blocks: u64,
     /// Blocks sent again so far.
     pub(crate) retries: u64,
 }
@@ -45,10 +47,42 @@ struct Batch {
     left: usize,
     outcome: Outcome,
     reply: oneshot::Sender<Outcome>,
+    /// Blocks that are in memory alone.
+    at_risk: usize,
+    /// Why events of it are lost, where some are.
+    lost: Option<Why>,
+    /// Taken when it is told.
+    safe: Option<oneshot::Sender<Result<(), Why>>>,
+}
+
+impl Batch {
+    /// A block is on disk, or has ended otherwise; `lost` says so where its events are gone.
+    fn secure(&mut self, lost: Option<Why>) {
+        self.at_risk = self.at_risk.saturating_sub(1);
+        self.lost = self.lost.take().or(lost);
+        self.tell_safe();
+    }
+
+    fn tell_safe(&mut self) {
+        if self.at_risk == 0
+            && let Some(safe) = self.safe.take()
+        {
+            // Whoever does not wait for it does not want to know.
+            _ = safe.send(self.lost.take().map_or(Ok(()), Err));
+        }
+    }
+}
+
+/// Who is told of a batch.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) outcome: oneshot::Sender<Outcome>,
+    pub(crate) safe: oneshot::Sender<Result<(), Why>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
+    /// By number.
     batches: BTreeMap<u64, Batch>,
     notices: mpsc::UnboundedSender<Notice>,
     load: Arc<watch::Sender<Load>>,
@@ -61,17 +95,15 @@ impl Ledger {
     }
 
     /// A batch of so many blocks begins.
-    pub(crate) fn begin(
-        &mut self,
-        seq: u64,
-        blocks: usize,
-        outcome: Outcome,
-        reply: oneshot::Sender<Outcome>,
-    ) {
+    pub(crate) fn begin(&mut self, batch_number: u64, blocks: usize, outcome: Outcome, told: Told) {
+        let lost = outcome.undelivered.first().map(|block| block.why.clone());
+        let Told { outcome: reply, safe } = told;
+        let mut batch = Batch { left: blocks, outcome, reply, at_risk: blocks, lost, safe: Some(safe) };
         if blocks == 0 {
-            _ = reply.send(outcome);
+            batch.tell_safe();
+            _ = batch.reply.send(batch.outcome);
         } else {
-            self.batches.insert(seq, Batch { left: blocks, outcome, reply });
+            self.batches.insert(batch_number, batch);
         }
     }
 
@@ -80,17 +112,21 @@ impl Ledger {
     }
 
     /// A block is on disk.
-    pub(crate) fn kept(&self, bytes: usize, events: u32) {
+    pub(crate) fn kept(&mut self, key: Key, bytes: usize, events: u32) {
+        if let Some(batch) = self.batches.get_mut(&key.batch) {
+            batch.secure(None);
+        }
         self.load.send_modify(|load| {
             load.blocks = load.blocks.saturating_sub(1);
             load.bytes = load.bytes.saturating_sub(bytes);
             load.spooled_events += u64::from(events);
+            load.spooled_blocks += 1;
         });
     }
 
     /// A block has ended.
     pub(crate) fn settle(&mut self, key: Key, events: u32, bytes: usize, on_disk: bool, fate: Fate) {
-        self.tell_batch(key, events, &fate);
+        self.tell_batch(key, events, on_disk, &fate);
         let stays_on_disk = matches!(fate, Fate::Undelivered(Why::Spooled));
         let notice = match fate {
             Fate::Acknowledged { accepted, duplicate, rejected, waited } => {
@@ -103,8 +139,10 @@ impl Ledger {
         _ = self.notices.send(notice);
         self.load.send_modify(|load| {
             if on_disk {
-                load.spooled_events -=
-                    if stays_on_disk { 0 } else { u64::from(events).min(load.spooled_events) };
+                if !stays_on_disk {
+                    load.spooled_events = load.spooled_events.saturating_sub(u64::from(events));
+                    load.spooled_blocks = load.spooled_blocks.saturating_sub(1);
+                }
             } else {
                 load.blocks = load.blocks.saturating_sub(1);
                 load.bytes = load.bytes.saturating_sub(bytes);
@@ -112,9 +150,15 @@ impl Ledger {
         });
     }
 
-    fn tell_batch(&mut self, key: Key, events: u32, fate: &Fate) {
-        let Some(batch) = self.batches.get_mut(&key.seq) else { return };
+    fn tell_batch(&mut self, key: Key, events: u32, on_disk: bool, fate: &Fate) {
+        let Some(batch) = self.batches.get_mut(&key.batch) else { return };
         batch.left -= 1;
+        if !on_disk {
+            batch.secure(match fate {
+                Fate::Acknowledged { .. } => None,
+                Fate::Undelivered(why) => Some(why.clone()),
+            });
+        }
         let outcome = &mut batch.outcome;
         match fate {
             Fate::Acknowledged { accepted, duplicate, rejected, .. } => {
@@ -130,7 +174,7 @@ impl Ledger {
             }
         }
         if batch.left == 0
-            && let Some(batch) = self.batches.remove(&key.seq)
+            && let Some(batch) = self.batches.remove(&key.batch)
         {
             // Whoever dropped the ticket does not want to know.
             _ = batch.reply.send(batch.outcome);

@@ -11,6 +11,8 @@
 //! ```
 //!
 //! What goes where, and when again, is decided in `desk`, `routes` and `backoff`, which have neither I/O nor a clock.
+//!
+//! `examples/page_views.rs` sends, asks and subscribes.
 #![forbid(unsafe_code)]
 
 mod backoff;
@@ -21,6 +23,7 @@ mod desk;
 mod error;
 mod ledger;
 mod line;
+mod numbers;
 mod producer;
 mod queries;
 mod routes;
@@ -37,9 +40,11 @@ pub use batch::{BatchConfig, Batcher};
 pub use config::{Parts, ProducerConfig, SpoolConfig};
 pub use error::{ClientError, SendError, SpoolError};
 pub use producer::Producer;
-pub use queries::QueryClient;
+pub use queries::{QueryClient, open};
 pub use spool::SpoolFound;
 pub use subscription::{Event, Subscription};
 pub use ticket::{Outcome, Ticket, Undelivered, Why};
 pub use tidemark_journal::{Damage, SyncPolicy};
+pub use tidemark_shell::link::{Credential, Dial, Link};
+pub use tidemark_shell::tls::{ClientTls, TlsError};
 pub use totals::Totals;

@@ -1,20 +1,21 @@
 //! Sends events as blocks.
 //!
-//! Owns: block identities of one producer, how much it may have in memory, and the totals of what became of its events.
-//! Does not own: where blocks go and when (`desk`), lines (`courier`).
+//! Owns: how much one producer may have in memory, and the totals of what became of its events.
+//! Does not own: the numbers of blocks (`numbers`), where they go and when (`desk`), lines (`courier`).
 //!
 //! Invariants:
 //! * A block keeps its identity however often it is sent, so it counts once.
-//! * A sequence number is used once, also by a producer that is started again with the same spool.
+//! * A shard's sequence number is used once, also by a producer that is started again with the same spool.
 //! * Every event that was taken ends up in exactly one of the [`Totals`], and so in its batch's [`Outcome`](crate::Outcome).
 
 use crate::config::{Parts, ProducerConfig};
 use crate::courier::{Command, Courier, LineRules, Shared};
 use crate::desk::{Desk, DeskConfig, DiskRules, LineLimits};
 use crate::error::{ClientError, SendError};
-use crate::ledger::{Ledger, Load, Notice};
+use crate::ledger::{Ledger, Load, Notice, Told};
+use crate::numbers::Numbers;
 use crate::routes::Routes;
-use crate::seal::{Numbered, Sealed, seal};
+use crate::seal::{Sealed, seal};
 use crate::sequence::RESERVE;
 use crate::spool::{Spool, SpoolFound};
 use crate::ticket::{Ticket, Why};
@@ -47,7 +48,8 @@ pub struct Producer {
     config: ProducerConfig,
     id: ProducerId,
     shards: ShardCount,
-    next_seq: u64,
+    numbers: Numbers,
+    next_batch: u64,
     /// From this number on, more are asked for.
     ask_at: u64,
     commands: mpsc::UnboundedSender<Command>,
@@ -111,7 +113,11 @@ impl Producer {
             (id, next_seq, found) = (opened.producer, opened.next_seq, opened.found);
             spool = Some(opened.spool);
         }
-        let load = Arc::new(watch::Sender::new(Load { spooled_events: found.events, ..Load::default() }));
+        let load = Arc::new(watch::Sender::new(Load {
+            spooled_events: found.events,
+            spooled_blocks: found.blocks,
+            ..Load::default()
+        }));
         let (notify, notices) = mpsc::unbounded_channel();
         let (commands, commanded) = mpsc::unbounded_channel();
         let (learnt, learning) = watch::channel(routes);
@@ -122,12 +128,18 @@ impl Producer {
         // Both end with the producer: the courier when nobody can command it, the watcher when nobody follows it.
         tokio::spawn(courier.run(commanded));
         tokio::spawn(watcher.run(shards, learnt));
-        let totals = Totals { recovered: found.events, spooled: found.events, ..Totals::default() };
+        let totals = Totals {
+            recovered: found.events,
+            spooled: found.events,
+            spooled_blocks: found.blocks,
+            ..Totals::default()
+        };
         Ok(Self {
             config,
             id,
             shards,
-            next_seq,
+            numbers: Numbers::from(next_seq, shards),
+            next_batch: found.blocks,
             ask_at: 0,
             commands,
             notices,
@@ -143,11 +155,6 @@ impl Producer {
     /// The producer's id: of its spool, where that had one.
     pub fn id(&self) -> ProducerId {
         self.id
-    }
-
-    /// The number of the batch that was taken last: its blocks', and that of the same events sent as rows. 0 before the first one.
-    pub fn last_seq(&self) -> u64 {
-        self.next_seq.saturating_sub(1)
     }
 
     /// What was in the spool at the start.
@@ -303,23 +310,24 @@ impl Producer {
         SendError::Full { events, blocks: self.load.borrow().blocks, waited }
     }
 
-    /// Puts events into blocks under the next number, which is not used by that.
+    /// Puts events into blocks under the next numbers, which are not used by that.
     fn seal(&self, events: Vec<v1::Event>, sealed_at: EventTime) -> Result<Sealed, SendError> {
-        let numbered = Numbered { producer: self.id, seq: self.next_seq, sealed_at };
-        seal(events, numbered, &self.config.keep_params, self.shards)
+        let mut sealed = seal(events, self.id, sealed_at, &self.config.keep_params, self.shards)?;
+        self.numbers.give(&mut sealed.blocks);
+        Ok(sealed)
     }
 
     fn take(&mut self, sealed: Sealed) -> Result<Ticket, SendError> {
         let Sealed { events, blocks, bytes, mut begun, too_large } = sealed;
-        let (seq, count) = (self.next_seq, blocks.len());
-        if !self.has_number() {
+        let (batch, count) = (self.next_batch, blocks.len());
+        if !self.may_use_numbers_of(&blocks) {
             return Err(SendError::Numbers { events });
         }
         let rejected: Vec<(Reason, u64)> =
             begun.rejected.iter().map(|(&reason, &events)| (reason, events)).collect();
         begun.undelivered.clone_from(&too_large);
-        let (reply, told) = oneshot::channel();
-        let ticket = Ticket::new(told, &begun);
+        let ((outcome, outcome_told), (safe, safe_told)) = (oneshot::channel(), oneshot::channel());
+        let ticket = Ticket::new(outcome_told, safe_told, &begun);
         if self.commands.is_closed() {
             return Err(SendError::Ended { events });
         }
@@ -327,9 +335,10 @@ impl Producer {
             load.blocks += count;
             load.bytes += bytes;
         });
+        self.numbers.note_used(&blocks);
+        self.next_batch += 1;
         // It cannot end between: this task holds its only handle. If its runtime does, the ticket says so.
-        _ = self.commands.send(Command::Bring { seq, blocks, begun, reply });
-        self.next_seq += 1;
+        _ = self.commands.send(Command::Bring { batch, blocks, begun, told: Told { outcome, safe } });
         self.totals.events += events.len() as u64;
         for (reason, events) in rejected {
             *self.totals.rejected.entry(reason).or_default() += events;
@@ -338,14 +347,14 @@ impl Producer {
         Ok(ticket)
     }
 
-    /// Whether the next number may be used. Asks for more in time.
-    fn has_number(&mut self) -> bool {
-        let reserved = self.shared.reserved.load(Ordering::Acquire);
-        let left = reserved.saturating_sub(self.next_seq);
-        if left < RESERVE_BELOW && (left == 0 || self.next_seq >= self.ask_at) {
-            self.ask_at = self.next_seq + ASK_EVERY;
+    /// Whether the numbers of these blocks may be used. Asks for more in time.
+    fn may_use_numbers_of(&mut self, blocks: &[v1::Block]) -> bool {
+        let Some(highest) = blocks.iter().map(|block| block.seq).max() else { return true };
+        let left = self.shared.reserved.load(Ordering::Acquire).saturating_sub(highest);
+        if left < RESERVE_BELOW && (left == 0 || highest >= self.ask_at) {
+            self.ask_at = highest + ASK_EVERY;
             // Where the courier has ended, that is found out in a moment.
-            _ = self.commands.send(Command::Reserve { next: self.next_seq });
+            _ = self.commands.send(Command::Reserve { next: self.numbers.unused() });
         }
         left > 0
     }
@@ -370,6 +379,7 @@ impl Producer {
         }
         let load = self.load.borrow();
         (self.totals.retries, self.totals.spooled) = (load.retries, load.spooled_events);
+        self.totals.spooled_blocks = load.spooled_blocks;
     }
 
     fn note_undelivered(&mut self, events: u64, why: Why) {
@@ -396,7 +406,8 @@ fn no_shards() -> ClientError {
 fn addresses(config: &ProducerConfig) -> Result<Vec<Arc<str>>, ClientError> {
     let all = std::iter::once(&config.address).chain(&config.more_addresses);
     let plain = all.map(|address| {
-        let plain = address.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+        let plain = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://"));
+        let plain = plain.map(|rest| rest.trim_end_matches('/'));
         let plain = plain.filter(|rest| rest.contains(':') && !rest.contains('/'));
         plain.map(Arc::from).ok_or_else(|| ClientError::Address { address: address.clone() })
     });

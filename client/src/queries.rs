@@ -8,13 +8,14 @@ use std::time::Duration;
 use tidemark_proto::MAX_MEMBER_MESSAGE_BYTES;
 use tidemark_proto::v1;
 use tidemark_proto::v1::analytics_client::AnalyticsClient;
-use tonic::transport::{Channel, Endpoint};
+use tidemark_shell::link::{Dial, Link};
+use tonic::transport::Endpoint;
 
 /// Asks a coordinator. Cheap to clone; clones share one connection.
 #[derive(Clone, Debug)]
 pub struct QueryClient {
     address: String,
-    client: AnalyticsClient<Channel>,
+    client: AnalyticsClient<Link>,
 }
 
 impl QueryClient {
@@ -23,8 +24,16 @@ impl QueryClient {
     /// # Errors
     /// Where nobody answers there.
     pub async fn connect(address: &str) -> Result<Self, ClientError> {
-        let channel = connect(address).await?;
-        let client = AnalyticsClient::new(channel).max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES);
+        Self::connect_with(address, &Dial::default()).await
+    }
+
+    /// The same with TLS (`https://host:port`), a token, or both.
+    ///
+    /// # Errors
+    /// As there, and where the one who answers cannot be believed.
+    pub async fn connect_with(address: &str, dial: &Dial) -> Result<Self, ClientError> {
+        let link = open(address, dial).await?;
+        let client = AnalyticsClient::new(link).max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES);
         Ok(Self { address: address.to_owned(), client })
     }
 
@@ -47,8 +56,19 @@ impl QueryClient {
     }
 }
 
-pub(crate) async fn connect(address: &str) -> Result<Channel, ClientError> {
-    endpoint(address)?.connect().await.map_err(|error| ClientError::Unreachable {
+/// Opens a connection to a member at `address`, `http://host:port` or, with TLS, `https://host:port`.
+///
+/// # Errors
+/// Where nobody answers there, or cannot be believed.
+pub async fn open(address: &str, dial: &Dial) -> Result<Link, ClientError> {
+    if address.starts_with("https://") && dial.tls.is_none() {
+        return Err(ClientError::NoTls { address: address.to_owned() });
+    }
+    let mut dial = dial.clone();
+    if address.starts_with("http://") {
+        dial.tls = None;
+    }
+    dial.open(endpoint(address)?).await.map_err(|error| ClientError::Unreachable {
         address: address.to_owned(),
         message: root_cause(&error),
     })
@@ -57,8 +77,11 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, ClientError> {
 /// How to connect to `address`, or that it is none.
 pub(crate) fn endpoint(address: &str) -> Result<Endpoint, ClientError> {
     let bad_address = || ClientError::Address { address: address.to_owned() };
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| bad_address())?;
-    if !address.starts_with("http://") || endpoint.uri().host().is_none() {
+    let plain = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://"));
+    // Securing it is up to whoever opens the connection; the transport is told of the host alone.
+    let plain = format!("http://{}", plain.ok_or_else(bad_address)?);
+    let endpoint = Endpoint::from_shared(plain).map_err(|_| bad_address())?;
+    if endpoint.uri().host().is_none() {
         return Err(bad_address());
     }
     Ok(endpoint

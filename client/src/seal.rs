@@ -1,7 +1,7 @@
-//! Events into numbered blocks.
+//! Events into blocks.
 //!
 //! Owns: what a batch is as blocks, before any of it is taken.
-//! Does not own: the splitting (`tidemark_rollup::split`), which numbers may be used (`producer`).
+//! Does not own: the splitting (`tidemark_rollup::split`), their numbers (`numbers`).
 
 use crate::error::SendError;
 use crate::ticket::{Outcome, Undelivered, Why};
@@ -17,15 +17,7 @@ use tidemark_rollup::time::EventTime;
 
 /// What a block has around its columns, at most: identity, times, lengths.
 const BLOCK_OVERHEAD_BYTES: usize = 64;
-/// Whose batch it is, which one, and when it was sealed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Numbered {
-    pub(crate) producer: ProducerId,
-    pub(crate) seq: u64,
-    pub(crate) sealed_at: EventTime,
-}
-
-/// A batch in blocks that are not taken yet.
+/// A batch in blocks that are not taken yet, at most one for each shard.
 pub(crate) struct Sealed {
     pub(crate) events: Vec<v1::Event>,
     pub(crate) blocks: Vec<v1::Block>,
@@ -35,16 +27,16 @@ pub(crate) struct Sealed {
     pub(crate) too_large: Vec<Undelivered>,
 }
 
-/// Puts events into blocks.
+/// Puts a producer's events into blocks, which have no numbers yet.
 pub(crate) fn seal(
     events: Vec<v1::Event>,
-    numbered: Numbered,
+    producer: ProducerId,
+    sealed_at: EventTime,
     keep_params: &KeepParams,
     shards: ShardCount,
 ) -> Result<Sealed, SendError> {
-    let Numbered { producer, seq, sealed_at } = numbered;
     let batch =
-        v1::EventBatch { producer: producer.to_wire(), seq, sealed_at_ms: sealed_at.as_unix_ms(), events };
+        v1::EventBatch { producer: producer.to_wire(), seq: 0, sealed_at_ms: sealed_at.as_unix_ms(), events };
     let rules = Rules { schema: None, keep_params, times: TimeRules { accept_late: Duration::MAX }, shards };
     let split = match split(&batch, &rules, sealed_at) {
         Ok(split) => split,

@@ -9,7 +9,7 @@ use crate::error::SpoolError;
 use crate::sequence::{RESERVE, Sequence};
 use std::fs;
 use std::path::PathBuf;
-use tidemark_journal::{Damage, Journal, JournalConfig};
+use tidemark_journal::{Damage, Entry, Journal, JournalConfig};
 use tidemark_proto::v1;
 use tidemark_rollup::block::{BlockId, ProducerId};
 use tidemark_rollup::coverage::Coverage;
@@ -46,10 +46,11 @@ pub(crate) struct Opened {
     pub(crate) spool: Spool,
     /// Of the folder, not the one that was given, where the folder has one.
     pub(crate) producer: ProducerId,
-    /// The first number that was never used.
+    /// The first number that no shard has used.
     pub(crate) next_seq: u64,
     /// And the first that must not be used yet.
     pub(crate) reserved: u64,
+    /// Each as a batch of its own.
     pub(crate) blocks: Vec<(Key, u32)>,
     pub(crate) found: SpoolFound,
 }
@@ -92,7 +93,10 @@ impl Spool {
         let producer = sequence.map_or(id, |sequence| sequence.producer);
         let mut found = SpoolFound { damaged: recovered.damaged, ..SpoolFound::default() };
         let (mut blocks, mut next_seq) = (Vec::new(), sequence.map_or(0, |sequence| sequence.reserved));
-        for entry in shards.shards().flat_map(|shard| journal.blocks(shard)) {
+        let mut entries: Vec<Entry> = shards.shards().flat_map(|shard| journal.blocks(shard)).collect();
+        // What came first goes first.
+        entries.sort_unstable_by_key(Entry::place);
+        for (entry, batch) in entries.into_iter().zip(0..) {
             if sequence.is_none() {
                 return Err(SpoolError::NoSequence { dir });
             }
@@ -104,7 +108,7 @@ impl Spool {
             let events = journal.read(&entry).map_err(SpoolError::Read)?.event_count;
             found.blocks += 1;
             found.events += u64::from(events);
-            blocks.push((Key { seq: entry.id.seq, shard: entry.id.shard.get() }, events));
+            blocks.push((Key { batch, shard: entry.id.shard.get(), seq: entry.id.seq }, events));
         }
         let spool = Self { dir, journal, producer, shards };
         let reserved = spool.reserve(next_seq)?;
@@ -120,15 +124,14 @@ impl Spool {
 
     /// Puts a block on disk; `done` is called, from another thread, when it is there or cannot be.
     pub(crate) fn append(&self, block: v1::Block, done: impl FnOnce(Result<(), String>) + Send + 'static) {
-        let key = Key::of(&block);
-        let Some(shard) = self.shard(key) else {
-            return done(Err(format!("there is no shard {}", key.shard)));
+        let Some(shard) = self.shards.shard(block.shard) else {
+            return done(Err(format!("there is no shard {}", block.shard)));
         };
-        let id = BlockId { producer: self.producer, shard, seq: key.seq };
+        let id = BlockId { producer: self.producer, shard, seq: block.seq };
         let told = move |outcome: Result<(), tidemark_journal::AppendError>| {
             done(outcome.map_err(|error| format!("the spool does not take it: {error}")));
         };
-        self.journal.append(id, vec![bucket(key.seq)], block, Box::new(told));
+        self.journal.append(id, vec![bucket(id.seq)], block, Box::new(told));
     }
 
     /// Reads a block. Blocks the thread.

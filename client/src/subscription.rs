@@ -13,6 +13,7 @@ use tidemark_proto::MAX_MEMBER_MESSAGE_BYTES;
 use tidemark_proto::v1;
 use tidemark_proto::v1::analytics_client::AnalyticsClient;
 use tidemark_rollup::change::{ChangeError, apply};
+use tidemark_shell::link::Dial;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_stream::StreamExt as _;
 use tokio_util::task::AbortOnDropHandle;
@@ -42,6 +43,7 @@ pub struct Subscription {
     failures: u32,
     random: StdRng,
     last_change: Option<v1::Change>,
+    dial: Dial,
 }
 
 /// What happened.
@@ -110,6 +112,11 @@ enum Loss {
 }
 
 impl Subscription {
+    /// The same with TLS, for coordinators at `https://host:port`, a token, or both.
+    pub fn through(self, dial: Dial) -> Self {
+        Self { dial, ..self }
+    }
+
     /// Prepares to ask `questions` at the coordinators `at`, each `http://host:port`; the first one is asked first. A change shows
     /// after `every` at the latest, 100 ms to 60 s; zero means a second. `seed` is random, so that many who lost a coordinator
     /// together do not come back together.
@@ -139,6 +146,7 @@ impl Subscription {
             failures: 0,
             random: StdRng::seed_from_u64(seed),
             last_change: None,
+            dial: Dial::default(),
         })
     }
 
@@ -172,7 +180,7 @@ impl Subscription {
             State::Pausing { until } => {
                 sleep_until(*until).await;
                 let request = self.request();
-                let opening = tokio::spawn(open(self.at[self.asked].clone(), request));
+                let opening = tokio::spawn(open(self.at[self.asked].clone(), self.dial.clone(), request));
                 self.state = State::Opening(AbortOnDropHandle::new(opening));
                 Ok(None)
             }
@@ -255,10 +263,14 @@ impl Question {
     }
 }
 
-async fn open(at: String, request: v1::SubscribeRequest) -> Result<Streaming<v1::Update>, ClientError> {
+async fn open(
+    at: String,
+    dial: Dial,
+    request: v1::SubscribeRequest,
+) -> Result<Streaming<v1::Update>, ClientError> {
     let opening = async {
-        let channel = queries::connect(&at).await?;
-        let mut client = AnalyticsClient::new(channel).max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES);
+        let link = queries::open(&at, &dial).await?;
+        let mut client = AnalyticsClient::new(link).max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES);
         let reply = client.subscribe(request).await.map_err(|status| call_failed(&at, &status))?;
         Ok(reply.into_inner())
     };

@@ -16,17 +16,47 @@ use tokio::sync::oneshot;
 #[must_use = "drop it where nobody wants to know"]
 pub struct Ticket {
     reply: oneshot::Receiver<Outcome>,
+    safe: Safe,
     /// What is told where nobody is left to tell better.
     abandoned: Option<Outcome>,
 }
 
 impl Ticket {
-    pub(crate) fn new(reply: oneshot::Receiver<Outcome>, begun: &Outcome) -> Self {
+    pub(crate) fn new(
+        reply: oneshot::Receiver<Outcome>,
+        safe: oneshot::Receiver<Result<(), Why>>,
+        begun: &Outcome,
+    ) -> Self {
         let mut abandoned = begun.clone();
         let events = begun.events - begun.rejected_events();
         abandoned.undelivered.push(Undelivered { shard: None, events, why: Why::Abandoned });
-        Self { reply, abandoned: Some(abandoned) }
+        Self { reply, safe: Safe::Asking(safe), abandoned: Some(abandoned) }
     }
+
+    /// Waits until a crash of this process loses nothing of the batch: each of its blocks is on disk, or its end is known.
+    ///
+    /// Without a spool that is when the whole batch is acknowledged. With one whose [`spool_after`] is zero, each block goes to
+    /// disk at once, whether or not the cluster is there: what this says then takes a sync of the disk, not a cluster.
+    ///
+    /// [`spool_after`]: crate::SpoolConfig::spool_after
+    ///
+    /// # Errors
+    /// Why a block could not be brought and is on no disk: its events are lost. Those of other blocks are not.
+    pub async fn safe(&mut self) -> Result<(), Why> {
+        let told = match &mut self.safe {
+            Safe::Told(told) => return told.clone(),
+            Safe::Asking(told) => told.await.unwrap_or(Err(Why::Abandoned)),
+        };
+        self.safe = Safe::Told(told.clone());
+        told
+    }
+}
+
+/// Whether a batch is safe from a crash.
+#[derive(Debug)]
+enum Safe {
+    Asking(oneshot::Receiver<Result<(), Why>>),
+    Told(Result<(), Why>),
 }
 
 impl Future for Ticket {

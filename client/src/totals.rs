@@ -26,6 +26,8 @@ pub struct Totals {
     pub given_up: u64,
     /// Events that are in the spool now.
     pub spooled: u64,
+    /// And their blocks. Each takes some hundred bytes of memory, too: how many there are bounds what a spool of small blocks may hold.
+    pub spooled_blocks: u64,
     /// Blocks sent again.
     pub retries: u64,
 }

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Cluster, Mood, NOW, PATIENCE, SHARDS, event, events, events_of, placement, until};
@@ -99,6 +100,19 @@ async fn a_slow_owner_slows_its_own_blocks_only() {
     assert!(started.elapsed() >= Duration::from_secs(9), "{:?}", started.elapsed());
     let totals = producer.finish().await.unwrap();
     assert_eq!((totals.accepted, totals.duplicate, totals.retries), (26, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_blocks_of_each_shard_have_consecutive_numbers_also_where_batches_do_not_reach_every_shard() {
+    let cluster = Cluster::of(&["a:1", "b:1"]);
+    let mut producer = connect(&cluster, config()).await;
+    for round in 0..12 {
+        let shards = if round % 4 == 0 { vec![0, 1] } else { vec![round % 2] };
+        let events = shards.iter().flat_map(|&shard| events_of(shard, 2)).collect();
+        assert!(producer.try_send(events, NOW).unwrap().await.is_delivered());
+    }
+    let seqs = cluster.seqs_by_shard();
+    assert_eq!(seqs, BTreeMap::from([(0, (0..6).collect()), (1, (0..9).collect())]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,7 +318,7 @@ async fn over_tcp_blocks_go_to_owners_and_a_node_that_is_killed_and_comes_back_g
 #[tokio::test(start_paused = true)]
 async fn an_address_that_is_none_and_one_where_nobody_is_are_told_apart() {
     let cluster = Cluster::of(&["a:1"]);
-    for address in ["a:1", "http://a", "https://a:1", "http://a:1/path"] {
+    for address in ["a:1", "http://a", "ftp://a:1", "http://a:1/path"] {
         let error = Producer::connect_with(ProducerConfig::new(address), ID, cluster.parts(1)).await;
         assert!(matches!(error, Err(ClientError::Address { .. })), "{address}");
     }

@@ -347,3 +347,47 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_batch_is_safe_once_it_is_on_disk_although_nobody_is_there_and_a_crash_then_loses_nothing_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::of(&["a:1", "b:1"]);
+    let mut config = config(dir.path());
+    config.spool.as_mut().unwrap().spool_after = Duration::ZERO;
+    let mut producer = start(&cluster, &config, 1).await;
+    cluster.set_all(&Mood::Away);
+    let mut tickets = Vec::new();
+    for _ in 0..3 {
+        let mut ticket = producer.try_send(events(100), NOW).unwrap();
+        assert_eq!(ticket.safe().await, Ok(()));
+        // Whoever asks again is told the same.
+        assert_eq!(ticket.safe().await, Ok(()));
+        tickets.push(ticket);
+    }
+    // A crash: nobody waited for the spool, and nothing was put away.
+    drop(producer);
+    cluster.set_all(&Mood::Well);
+    let totals = start(&cluster, &config, 2).await.finish().await.unwrap();
+    assert_eq!((totals.recovered, totals.accepted, cluster.events()), (300, 300, 300));
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_safe_and_what_is_refused_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::of(&["a:1"]);
+    // Nothing goes to disk by itself.
+    let mut config = config(dir.path());
+    config.spool.as_mut().unwrap().spool_after = PATIENCE;
+    let mut producer = start(&cluster, &config, 1).await;
+    let mut ticket = producer.try_send(events(10), NOW).unwrap();
+    assert_eq!(ticket.safe().await, Ok(()));
+    assert_eq!(ticket.await.accepted, 10);
+    cluster.set_all(&Mood::Refuse(RefusalReason::Malformed, 0));
+    let mut ticket = producer.try_send(events(10), NOW).unwrap();
+    assert!(matches!(ticket.safe().await, Err(Why::Refused { .. })));
+    assert_eq!(ticket.await.undelivered_events(), 10);
+    cluster.set_all(&Mood::Hang);
+    let mut ticket = producer.try_send(events(10), NOW).unwrap();
+    drop(producer);
+    assert_eq!(ticket.safe().await, Err(Why::Abandoned));
+}

@@ -252,7 +252,7 @@ async fn waiting_that_is_cancelled_again_and_again_loses_nothing() {
 #[tokio::test]
 async fn what_is_no_address_is_said_at_once() {
     for at in
-        [vec![], vec!["127.0.0.1:8100".to_owned()], vec!["http://a:1".to_owned(), "https://b:1".to_owned()]]
+        [vec![], vec!["127.0.0.1:8100".to_owned()], vec!["http://a:1".to_owned(), "ftp://b:1".to_owned()]]
     {
         let error = Subscription::new(at, Vec::new(), Duration::from_secs(1), 1).unwrap_err();
         assert!(matches!(error, ClientError::Address { .. }), "{error}");

@@ -3,6 +3,7 @@
 //! Owns: what can be set, the defaults, and what makes settings valid.
 //! Does not own: parts that are no data (clock, view, metrics): see [`Parts`](crate::Parts).
 
+use crate::quotas::SiteQuotas;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub struct CoordinatorConfig {
     ///
     /// Each costs a file descriptor and some kilobytes. Keep it below the limit on open files.
     pub max_connections: NonZeroUsize,
+    /// How much questions about one site may take.
+    pub site_quotas: SiteQuotas,
 }
 
 const fn non_zero(number: usize) -> NonZeroUsize {
@@ -80,6 +83,7 @@ impl Default for CoordinatorConfig {
             max_subscriptions: non_zero(10_000),
             max_posts: non_zero(32),
             max_connections: non_zero(1_000),
+            site_quotas: SiteQuotas::default(),
         }
     }
 }

@@ -14,6 +14,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::time::Duration;
+use tidemark_access::Forbidden;
+use tidemark_telemetry::code_name;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -80,8 +82,9 @@ impl IntoResponse for ApiError {
 
 fn grpc_code(error: &AskError) -> Code {
     match error {
+        AskError::Forbidden(_) => Code::PermissionDenied,
         AskError::Invalid(_) | AskError::TooManyRows(_) => Code::InvalidArgument,
-        AskError::Busy { .. } => Code::ResourceExhausted,
+        AskError::Busy { .. } | AskError::OverQuota(_) => Code::ResourceExhausted,
         AskError::Refused { code, .. } => *code,
         AskError::Failed => Code::Internal,
     }
@@ -90,8 +93,13 @@ fn grpc_code(error: &AskError) -> Code {
 fn retry_after(error: &AskError) -> Option<Duration> {
     match error {
         AskError::Busy { .. } => Some(BUSY_RETRY),
+        AskError::OverQuota(over) => Some(over.retry_after),
         AskError::Refused { code: Code::ResourceExhausted, .. } => Some(BUSY_RETRY),
-        AskError::Invalid(_) | AskError::TooManyRows(_) | AskError::Refused { .. } | AskError::Failed => None,
+        AskError::Invalid(_)
+        | AskError::Forbidden(_)
+        | AskError::TooManyRows(_)
+        | AskError::Refused { .. }
+        | AskError::Failed => None,
     }
 }
 
@@ -103,6 +111,12 @@ impl From<AskError> for Status {
             status.metadata_mut().insert(RETRY_METADATA, ms);
         }
         status
+    }
+}
+
+impl From<Forbidden> for ApiError {
+    fn from(forbidden: Forbidden) -> Self {
+        Self::of(Code::PermissionDenied, forbidden, None)
     }
 }
 
@@ -120,32 +134,12 @@ fn http_status(code: Code) -> StatusCode {
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
         Code::NotFound => StatusCode::NOT_FOUND,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "ok",
-        Code::Cancelled => "cancelled",
-        Code::Unknown => "unknown",
-        Code::InvalidArgument => "invalid_argument",
-        Code::DeadlineExceeded => "deadline_exceeded",
-        Code::NotFound => "not_found",
-        Code::AlreadyExists => "already_exists",
-        Code::PermissionDenied => "permission_denied",
-        Code::ResourceExhausted => "resource_exhausted",
-        Code::FailedPrecondition => "failed_precondition",
-        Code::Aborted => "aborted",
-        Code::OutOfRange => "out_of_range",
-        Code::Unimplemented => "unimplemented",
-        Code::Internal => "internal",
-        Code::Unavailable => "unavailable",
-        Code::DataLoss => "data_loss",
-        Code::Unauthenticated => "unauthenticated",
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Body {
     pub(crate) indexes: Vec<u32>,
     /// Positions of the elements that are no events.
     pub(crate) unreadable: Vec<u32>,
+    /// Positions of those that the caller may not send.
+    pub(crate) not_allowed: Vec<u32>,
     /// Names of fields that no event has, and in how many events they were.
     pub(crate) unknown: BTreeMap<String, u32>,
 }
@@ -103,6 +105,20 @@ impl<'a> Elements<'a> {
 }
 
 impl Body {
+    /// Leaves out events of sites that may not be sent.
+    pub(crate) fn keep_allowed(&mut self, may_send: impl Fn(&[u8]) -> bool) {
+        let mut indexes = self.indexes.iter().copied();
+        let (mut kept, mut others) = (Vec::with_capacity(self.events.len()), Vec::new());
+        self.events.retain(|event| {
+            let may = may_send(&event.site);
+            if let Some(index) = indexes.next() {
+                if may { kept.push(index) } else { others.push(index) }
+            }
+            may
+        });
+        (self.indexes, self.not_allowed) = (kept, others);
+    }
+
     fn count_unknown(&mut self, name: &str) {
         let mut name = &name[..name.floor_char_boundary(MAX_UNKNOWN_NAME_BYTES)];
         if self.unknown.len() >= MAX_UNKNOWN_NAMES && !self.unknown.contains_key(name) {

@@ -9,6 +9,7 @@ use futures::stream::FuturesUnordered;
 use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
+use tidemark_proto::SCHEMA_METADATA;
 use tidemark_rollup::partial::TooManyRows;
 use tidemark_shell::link::AddressError;
 use tokio::time::{Instant, timeout_at};
@@ -65,6 +66,8 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     /// Set where the node did answer, and will not do what it was asked for.
     pub(crate) refusal: Option<Refusal>,
+    /// Set where the node's schema does not fit the question: asking it again is of no use, asking another one may be.
+    pub(crate) is_unfit: bool,
 }
 
 /// A node's "no" to a question.
@@ -85,7 +88,7 @@ impl Failure {
     pub(crate) fn new(reason: impl Into<String>) -> Self {
         let mut reason = reason.into();
         reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
-        Self { reason, refusal: None }
+        Self { reason, refusal: None, is_unfit: false }
     }
 }
 
@@ -105,6 +108,9 @@ impl From<Status> for Failure {
             }
             // tonic cancels what its own time limit ends.
             Code::DeadlineExceeded | Code::Cancelled => Self::new("did not answer in time"),
+            Code::FailedPrecondition if status.metadata().contains_key(SCHEMA_METADATA) => {
+                Self { is_unfit: true, ..Self::new(message) }
+            }
             code @ (Code::InvalidArgument | Code::FailedPrecondition | Code::ResourceExhausted) => Self {
                 refusal: Some(Refusal { code, message: message.to_owned() }),
                 ..Self::new(format!("refuses: {message}"))
@@ -182,6 +188,16 @@ mod tests {
         assert!(refusal(Status::invalid_argument(TooManyRows.to_string())).is_too_many_rows());
         assert!(!refusal(Status::resource_exhausted("too many queries")).is_too_many_rows());
         assert!(Failure::from(Status::internal("x")).refusal.is_none());
+    }
+
+    #[test]
+    fn a_node_whose_schema_lacks_a_name_fails_and_does_not_refuse_the_question() {
+        let mut status = Status::failed_precondition("the schema of node n2 has no measure likes yet");
+        assert!(Failure::from(status.clone()).refusal.is_some());
+        status.metadata_mut().insert(SCHEMA_METADATA, "likes".parse().unwrap());
+        let failure = Failure::from(status);
+        assert!(failure.refusal.is_none() && failure.is_unfit);
+        assert_eq!(failure.reason, "the schema of node n2 has no measure likes yet");
     }
 
     #[test]

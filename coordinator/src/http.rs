@@ -12,14 +12,14 @@
 //! | `POST /v1/events` | events (`http::post`) |
 //! | `GET /metrics` | Prometheus, OpenMetrics text |
 //! | `GET /healthz` | 200 as long as the process runs |
-//! | `GET /readyz` | 200 when nodes that have all shards between them answer, else 503; with those that do not answer |
+//! | `GET /readyz` | 200 when nodes that have all shards between them answer and the coordinator is not stopping, else 503; with those that do not answer |
 //! | `GET /`, `/assets/*` | the dashboard (`http::pages`) |
 //! | `GET /start` | the start page |
 
-mod ask;
+pub(crate) mod ask;
 mod flow;
 mod pages;
-mod params;
+pub(crate) mod params;
 mod post;
 mod watch;
 
@@ -45,6 +45,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
+use tidemark_access::Access;
 use tidemark_proto::{MAX_BATCH_BYTES, MAX_MESSAGE_BYTES};
 use tidemark_rollup::schema::Schema;
 use tokio::sync::Semaphore;
@@ -52,6 +53,9 @@ use tokio::time::timeout_at;
 use tonic::{Code, Status};
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What a coordinator says that was told to stop.
+const STOPPING: &str = "the coordinator is stopping: ask another one";
 
 /// Questions whose bodies are read at the same time; others wait. Each takes up to 4 MiB.
 pub(crate) const MAX_READING: usize = 64;
@@ -71,8 +75,8 @@ pub(crate) struct App {
 }
 
 /// Adds the HTTP routes to those of gRPC, on the same port.
-pub(crate) fn router(app: Arc<App>, grpc: Router) -> Router {
-    Router::new()
+pub(crate) fn router(app: Arc<App>, grpc: Router, access: &Access) -> Router {
+    let routes = Router::new()
         .route("/", get(pages::index))
         .route("/start", get(pages::start))
         .route("/assets/{*file}", get(pages::file))
@@ -85,9 +89,8 @@ pub(crate) fn router(app: Arc<App>, grpc: Router) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .method_not_allowed_fallback(wrong_method)
-        .with_state(app)
-        .merge(grpc)
-        .fallback(unknown_route)
+        .with_state(app);
+    access.guard(routes).merge(grpc).fallback(unknown_route)
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
@@ -100,6 +103,12 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Response {
+    if app.readiness.is_stopping() {
+        let body = json!({
+            "code": "unavailable", "message": STOPPING, "field": null, "ready": false, "notReady": [],
+        });
+        return (StatusCode::SERVICE_UNAVAILABLE, axum::Json(body)).into_response();
+    }
     let report = app.readiness.report().await;
     if report.is_ready() {
         let mut body = json!({ "ready": true, "nodes": report.nodes });

@@ -38,6 +38,9 @@ mod error;
 mod events;
 mod fanout;
 mod flow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod json;
 mod peers;
@@ -45,8 +48,8 @@ mod place;
 mod plan;
 mod posts;
 mod query;
+pub mod quotas;
 mod readiness;
-mod server;
 mod service;
 mod sites;
 mod subscriptions;
@@ -69,11 +72,15 @@ use axum::Router;
 use prometheus_client::registry::Registry;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use tidemark_access::Access;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::member::View;
 use tidemark_rollup::time::Clock;
 use tidemark_shell::link::Connect;
 use tidemark_shell::port::Port;
+use tidemark_shell::server::{self, Limits};
+use tidemark_shell::tls::MemberTls;
+use tidemark_telemetry::{Server, Telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -94,6 +101,12 @@ pub struct Parts {
     pub producer: ProducerId,
     /// The coordinator's metrics, made with [`CoordinatorMetrics::new`] from the registry that is to show them.
     pub metrics: CoordinatorMetrics,
+    /// Where its calls, requests and connections are counted.
+    pub telemetry: Telemetry,
+    /// Who may call.
+    pub access: Access,
+    /// Secures the port.
+    pub tls: Option<MemberTls>,
     /// What `/metrics` shows: the registry of the whole process. Locked only while it is written out.
     pub registry: Arc<Mutex<Registry>>,
 }
@@ -136,9 +149,13 @@ impl Coordinator {
     ) -> Result<Running, StartError> {
         config.validate()?;
         let (opened, address) = Opened::of(parts.port).await?;
-        let peers = Arc::new(Peers::new(parts.view, config.shards, config.replication, parts.connect));
+        let connect = parts.telemetry.connect(Server::coordinator, parts.connect);
+        let peers = Arc::new(Peers::new(parts.view, config.shards, config.replication, connect));
         let clock = Arc::clone(&parts.clock);
-        let queries = Arc::new(Queries::new(&config, Arc::clone(&peers), clock, parts.metrics.clone()));
+        let access = parts.access;
+        let metrics = parts.metrics.clone();
+        let queries = Queries::new(&config, Arc::clone(&peers), clock, metrics, access.clone());
+        let queries = Arc::new(queries);
         let subscriptions = Arc::new(Subscriptions::new(
             Arc::clone(&queries),
             Arc::clone(&peers),
@@ -154,26 +171,27 @@ impl Coordinator {
             shutdown.clone(),
         ));
         let schema = Arc::clone(&config.schema);
-        let (grpc, health) = service::routes(service::AnalyticsService {
+        let service = service::AnalyticsService {
             queries: Arc::clone(&queries),
             subscriptions: Arc::clone(&subscriptions),
             flows: Arc::clone(&flows),
             schema: Arc::clone(&schema),
             peers: Arc::clone(&peers),
-        })
-        .await?;
+        };
+        let telemetry = parts.telemetry;
+        let (grpc, health) = service::routes(service, &telemetry, &access).await?;
         let app = App {
             queries,
             subscriptions,
             flows,
             schema,
             posts: Posts::new(&config, Arc::clone(&peers), parts.clock, parts.producer),
-            readiness: Readiness::new(peers),
+            readiness: Readiness::new(peers, shutdown.clone()),
             reading: Semaphore::new(http::MAX_READING),
             metrics: parts.metrics,
             registry: parts.registry,
         };
-        let router = http::router(Arc::new(app), grpc);
+        let router = telemetry.http(Server::coordinator, http::router(Arc::new(app), grpc, &access));
         tracing::info!(%address, "coordinator is listening");
         let leaving = {
             let shutdown = shutdown.clone();
@@ -184,7 +202,9 @@ impl Coordinator {
         };
         let serving = match opened {
             Opened::Listening(listener) => tokio::spawn(async move {
-                let serving = server::serve(listener, router, config.max_connections.get(), shutdown);
+                let limits = Limits::of(config.max_connections);
+                let opened = || telemetry.connection(Server::coordinator);
+                let serving = server::serve(listener, router, limits, parts.tls, opened, shutdown);
                 tokio::join!(serving, leaving);
             }),
             Opened::Handed(take) => {

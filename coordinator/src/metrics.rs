@@ -116,6 +116,7 @@ impl CoordinatorMetrics {
         };
         metrics.register(registry.sub_registry_with_prefix("tidemark"));
         QueryOutcome::ALL.iter().for_each(|outcome| _ = metrics.queries.get_or_create(&outcome.label()));
+        [true, false].iter().for_each(|&changed| metrics.answered_anew_times(changed, 0));
         PostOutcome::ALL.iter().for_each(|&outcome| metrics.posted_times(outcome, 0));
         Reason::ALL.iter().for_each(|&reason| metrics.rejected(reason, 0));
         metrics
@@ -188,8 +189,12 @@ impl CoordinatorMetrics {
     }
 
     pub(crate) fn answered_anew(&self, changed: bool) {
+        self.answered_anew_times(changed, 1);
+    }
+
+    fn answered_anew_times(&self, changed: bool, times: u64) {
         let outcome = if changed { "changed" } else { "unchanged" };
-        self.answered_anew.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.answered_anew.get_or_create(&OutcomeLabel { outcome }).inc_by(times);
     }
 
     pub(crate) fn flow_watchers(&self) -> &Gauge {

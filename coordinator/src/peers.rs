@@ -89,7 +89,7 @@ impl Changes {
 mod tests {
     use super::*;
     use tidemark_rollup::member::{Member, NodeId};
-    use tidemark_shell::link::Tcp;
+    use tidemark_shell::link::Dial;
 
     fn view(addresses: &[&str]) -> Arc<View> {
         let member =
@@ -100,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn a_new_view_makes_a_new_plan_and_forgets_the_connections_of_those_who_left() {
         let (sender, receiver) = watch::channel(view(&["a:1", "b:1"]));
-        let peers = Peers::new(receiver, ShardCount::DEFAULT, Replication::ONE, Arc::new(Tcp));
+        let peers = Peers::new(receiver, ShardCount::DEFAULT, Replication::ONE, Arc::new(Dial::default()));
         let before = peers.plan();
         assert!(Arc::ptr_eq(&before, &peers.plan()));
         for address in ["a:1", "b:1", "a:1"] {
@@ -117,7 +117,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_change_is_told_once_and_the_end_of_views_is_none() {
         let (sender, receiver) = watch::channel(view(&["a:1"]));
-        let peers = Peers::new(receiver, ShardCount::DEFAULT, Replication::ONE, Arc::new(Tcp));
+        let peers = Peers::new(receiver, ShardCount::DEFAULT, Replication::ONE, Arc::new(Dial::default()));
         let mut changes = peers.changes();
         let told = async |changes: &mut Changes| {
             tokio::time::timeout(std::time::Duration::from_secs(1), changes.next()).await.is_ok()

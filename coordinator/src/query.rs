@@ -17,6 +17,7 @@ use crate::config::CoordinatorConfig;
 use crate::fanout::Deadline;
 use crate::metrics::{CoordinatorMetrics, QueryOutcome};
 use crate::peers::Peers;
+use crate::quotas::{Quotas, Turn};
 use futures::FutureExt as _;
 pub(crate) use kept::Kept;
 use pace::Pace;
@@ -25,12 +26,16 @@ use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_access::token::Scope;
+use tidemark_access::{Access, Caller, Forbidden};
 use tidemark_proto::v1;
 use tidemark_rollup::partial::TooManyRows;
-use tidemark_rollup::query::{Query, QueryError};
+use tidemark_rollup::query::{Query, QueryError, SiteSelection};
+use tidemark_rollup::quota::OverQuota;
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::time::{Clock, EventTime};
 use tidemark_shell::work;
+use tidemark_telemetry::seldom::Seldom;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -43,9 +48,15 @@ pub(crate) enum AskError {
     /// Correct the field.
     #[error(transparent)]
     Invalid(#[from] QueryError),
+    /// Use a token that is for it.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
     /// Ask the same a moment later.
     #[error("{max} queries are being answered already: ask again in a moment")]
     Busy { max: NonZeroUsize },
+    /// Ask when the site has something left.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// Narrow the range, filter, or group by less.
     #[error(transparent)]
     TooManyRows(#[from] TooManyRows),
@@ -60,9 +71,12 @@ pub(crate) enum AskError {
 impl AskError {
     const fn outcome(&self) -> QueryOutcome {
         match self {
-            Self::Invalid(_) | Self::Busy { .. } | Self::TooManyRows(_) | Self::Refused { .. } => {
-                QueryOutcome::Refused
-            }
+            Self::Invalid(_)
+            | Self::Forbidden(_)
+            | Self::Busy { .. }
+            | Self::OverQuota(_)
+            | Self::TooManyRows(_)
+            | Self::Refused { .. } => QueryOutcome::Refused,
             Self::Failed => QueryOutcome::Failed,
         }
     }
@@ -78,9 +92,13 @@ pub(crate) struct Queries {
     dimension_values: u32,
     timeout: Duration,
     max_queries: NonZeroUsize,
+    busy: Seldom,
+    panicked: Seldom,
     permits: Arc<Semaphore>,
+    quotas: Arc<Quotas>,
     pace: Pace,
     metrics: CoordinatorMetrics,
+    access: Access,
 }
 
 impl Queries {
@@ -89,16 +107,21 @@ impl Queries {
         peers: Arc<Peers>,
         clock: Arc<dyn Clock>,
         metrics: CoordinatorMetrics,
+        access: Access,
     ) -> Self {
         Self {
             peers,
             clock,
+            access,
             schema: Arc::clone(&config.schema),
             shard_count: config.shards.get(),
             dimension_values: config.dimension_values,
             timeout: config.query_timeout,
             max_queries: config.max_queries,
+            busy: Seldom::default(),
+            panicked: Seldom::default(),
             permits: Arc::new(Semaphore::new(config.max_queries.get())),
+            quotas: Arc::new(Quotas::new(config.site_quotas.clone())),
             pace: Pace::default(),
             metrics,
         }
@@ -108,10 +131,11 @@ impl Queries {
     pub(crate) async fn ask(
         &self,
         question: &v1::Query,
+        caller: &Caller,
         patience: Option<Duration>,
     ) -> Result<v1::Answer, AskError> {
         let start = Instant::now();
-        let answer = self.answer(question, patience).await;
+        let answer = self.answer(question, caller, patience).await;
         let outcome = match &answer {
             Ok(answer) if answer.facts.as_ref().is_some_and(|facts| facts.complete) => QueryOutcome::Complete,
             Ok(_) => QueryOutcome::Partial,
@@ -121,11 +145,21 @@ impl Queries {
         answer
     }
 
-    async fn answer(&self, question: &v1::Query, patience: Option<Duration>) -> Result<v1::Answer, AskError> {
+    async fn answer(
+        &self,
+        question: &v1::Query,
+        caller: &Caller,
+        patience: Option<Duration>,
+    ) -> Result<v1::Answer, AskError> {
         let query = Arc::new(self.check(question)?);
+        self.check_caller(&query, caller)?;
+        let site = query.site.name();
+        let turn = self.quotas.admit(site, self.clock.now())?;
         let permit = self.admit()?;
-        let gathered = self.rounds(&query, self.deadline(patience), None).run().await?;
-        self.merged(gathered, query, Some(permit)).await
+        let measures = self.meanings(&query);
+        let gathered = self.rounds(&query, &measures, self.deadline(patience), None).run().await?;
+        self.quotas.charge(site, gathered.rows_scanned(), self.clock.now());
+        self.merged(gathered, Arc::clone(&query), Some((permit, turn))).await
     }
 
     /// Answers `question` as [`ask`](Self::ask) does, which was asked before and will be again: nodes that have nothing new since
@@ -137,17 +171,31 @@ impl Queries {
     ) -> Result<Option<v1::Answer>, AskError> {
         let query = Arc::new(self.check(question)?);
         kept.is_about(&query);
-        let gathered = self.rounds(&query, self.deadline(None), Some(kept)).run().await?;
+        let measures = self.meanings(&query);
+        let gathered = self.rounds(&query, &measures, self.deadline(None), Some(kept)).run().await?;
         match kept.note(&gathered, &self.peers.plan()) {
             true => self.merged(gathered, query, None).await.map(Some),
             false => Ok(None),
         }
     }
 
-    fn rounds<'a>(&'a self, query: &'a Arc<Query>, deadline: Deadline, kept: Option<&'a Kept>) -> Rounds<'a> {
+    /// What is meant by the query's measures, as the schema spells them. `active` means the same everywhere.
+    fn meanings(&self, query: &Query) -> Vec<String> {
+        let measures = query.columns.iter().filter_map(|column| self.schema.measure(&column.name));
+        measures.map(ToString::to_string).collect()
+    }
+
+    fn rounds<'a>(
+        &'a self,
+        query: &'a Arc<Query>,
+        measures: &'a [String],
+        deadline: Deadline,
+        kept: Option<&'a Kept>,
+    ) -> Rounds<'a> {
         Rounds {
             peers: &self.peers,
             query,
+            measures,
             shard_count: self.shard_count,
             limit: self.dimension_values,
             deadline,
@@ -161,18 +209,20 @@ impl Queries {
         &self,
         gathered: rounds::Gathered,
         query: Arc<Query>,
-        permit: Option<OwnedSemaphorePermit>,
+        place: Option<(OwnedSemaphorePermit, Turn)>,
     ) -> Result<v1::Answer, AskError> {
         self.metrics.shards_missing(gathered.lost.len());
         let (plan, clock) = (self.peers.plan(), Arc::clone(&self.clock));
         let merging = work::run(move || {
-            // The permit rides along: who asked may be gone, the work is not.
-            let _permit = permit;
+            // The place rides along: who asked may be gone, the work is not.
+            let _place = place;
             merge::answer(&plan, gathered, &query, clock.as_ref())
         });
         // A question that makes merging panic must not take down the connection, and the questions beside it.
         let merged = AssertUnwindSafe(merging).catch_unwind().await.map_err(|_| {
-            tracing::error!("merging an answer panicked");
+            if let Some(left_out) = self.panicked.due() {
+                tracing::error!(left_out, "merging an answer panicked");
+            }
             AskError::Failed
         });
         Ok(merged??)
@@ -183,6 +233,15 @@ impl Queries {
         Query::parse(question, &self.schema, self.clock.now())
     }
 
+    /// Whether this caller may ask this.
+    pub(crate) fn check_caller(&self, query: &Query, caller: &Caller) -> Result<(), Forbidden> {
+        let judged = match &query.site {
+            SiteSelection::One(site) => caller.may(Scope::Query, site),
+            SiteSelection::All => caller.may_for_all(Scope::Query),
+        };
+        judged.inspect_err(|forbidden| self.access.refused(*forbidden))
+    }
+
     pub(crate) fn now(&self) -> EventTime {
         self.clock.now()
     }
@@ -190,7 +249,16 @@ impl Queries {
     /// A place among the questions being answered.
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, AskError> {
         let permit = Arc::clone(&self.permits).try_acquire_owned();
-        permit.map_err(|_| AskError::Busy { max: self.max_queries })
+        permit.map_err(|_| {
+            if let Some(left_out) = self.busy.due() {
+                tracing::warn!(
+                    max_queries = self.max_queries,
+                    left_out,
+                    "a query is refused: so many are asked already"
+                );
+            }
+            AskError::Busy { max: self.max_queries }
+        })
     }
 
     pub(crate) fn deadline(&self, patience: Option<Duration>) -> Deadline {

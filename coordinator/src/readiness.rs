@@ -1,7 +1,7 @@
 //! Whether the coordinator can answer completely.
 //!
-//! Owns: probing the nodes of the view, whether those that answer have all shards between them, and remembering the outcome
-//! for a moment.
+//! Owns: probing the nodes of the view, whether those that answer have all shards between them, remembering the outcome
+//! for a moment, and that a coordinator which stops is not ready whatever nodes answer.
 //! Does not own: what makes a node healthy (its own health service says).
 
 use crate::fanout::{Deadline, Failure, ask_all};
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -48,12 +49,18 @@ impl Report {
 /// Probes the nodes, at most once per [`GOOD_FOR`].
 pub(crate) struct Readiness {
     peers: Arc<Peers>,
+    shutdown: CancellationToken,
     last: Mutex<Option<(Instant, Report)>>,
 }
 
 impl Readiness {
-    pub(crate) fn new(peers: Arc<Peers>) -> Self {
-        Self { peers, last: Mutex::new(None) }
+    pub(crate) fn new(peers: Arc<Peers>, shutdown: CancellationToken) -> Self {
+        Self { peers, shutdown, last: Mutex::new(None) }
+    }
+
+    /// Whether the coordinator was told to stop: whoever balances load is to go elsewhere.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.shutdown.is_cancelled()
     }
 
     /// Held while probing, so that who asks meanwhile waits for that probe instead of making another.

@@ -16,9 +16,11 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_access::{Access, Caller};
 use tidemark_proto::v1;
 use tidemark_proto::v1::analytics_server::{Analytics, AnalyticsServer};
 use tidemark_rollup::schema::Schema;
+use tidemark_telemetry::{Server, Telemetry};
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -42,13 +44,14 @@ pub(crate) struct AnalyticsService {
 impl Analytics for AnalyticsService {
     async fn query(&self, request: Request<v1::Query>) -> Result<Response<v1::Answer>, Status> {
         let patience = patience(request.metadata());
-        Ok(Response::new(self.queries.ask(request.get_ref(), patience).await?))
+        let caller = Caller::of(request.extensions());
+        Ok(Response::new(self.queries.ask(request.get_ref(), &caller, patience).await?))
     }
 
     async fn sites(&self, request: Request<v1::SitesRequest>) -> Result<Response<v1::SitesReply>, Status> {
         let _permit = self.queries.admit()?;
         let deadline: Deadline = self.queries.deadline(patience(request.metadata()));
-        Ok(Response::new(sites(&self.peers, deadline).await))
+        Ok(Response::new(sites(&self.peers, &Caller::of(request.extensions()), deadline).await))
     }
 
     type SubscribeStream = BoxStream<'static, Result<v1::Update, Status>>;
@@ -57,9 +60,10 @@ impl Analytics for AnalyticsService {
         &self,
         request: Request<v1::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let feeds = self.subscriptions.open(request.into_inner().subscriptions)?;
+        let caller = Caller::of(request.extensions());
+        let feeds = self.subscriptions.open(request.into_inner().subscriptions, &caller)?;
         let updates = feeds.into_iter().enumerate().map(|(at, feed)| updates(at as u32, feed));
-        Ok(Response::new(stream::select_all(updates).boxed()))
+        Ok(Response::new(caller.while_allowed(stream::select_all(updates)).boxed()))
     }
 
     async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::Description>, Status> {
@@ -72,7 +76,9 @@ impl Analytics for AnalyticsService {
         &self,
         request: Request<v1::FlowRequest>,
     ) -> Result<Response<Self::WatchFlowStream>, Status> {
-        Ok(Response::new(reports(self.flows.watch(request.get_ref().every_ms)?)))
+        let caller = Caller::of(request.extensions());
+        let reports = reports(self.flows.watch(request.get_ref().every_ms)?);
+        Ok(Response::new(caller.while_allowed(reports).boxed()))
     }
 }
 
@@ -115,6 +121,7 @@ impl From<WatchError> for Status {
         match error {
             WatchError::Ended(error) => error.into(),
             WatchError::Count(_) | WatchError::Invalid { .. } => Self::invalid_argument(error.to_string()),
+            WatchError::Forbidden(forbidden) => forbidden.into(),
             WatchError::Full { .. } => Self::resource_exhausted(error.to_string()),
             WatchError::Stopping => Self::unavailable(error.to_string()),
         }
@@ -124,6 +131,8 @@ impl From<WatchError> for Status {
 /// The gRPC services as routes, and the handle that says whether they are healthy.
 pub(crate) async fn routes(
     analytics: AnalyticsService,
+    telemetry: &Telemetry,
+    access: &Access,
 ) -> Result<(Router, HealthReporter), tonic_reflection::server::Error> {
     let analytics = AnalyticsServer::new(analytics);
     let (health, health_server) = tonic_health::server::health_reporter();
@@ -137,7 +146,8 @@ pub(crate) async fn routes(
     let web = ServiceBuilder::new()
         .layer(GrpcWebLayer::new())
         .map_request(|request: http::Request<tonic::body::Body>| request.map(axum::body::Body::new));
-    Ok((routes.into_axum_router().layer(web), health))
+    let counted = telemetry.grpc(Server::coordinator, access.guard(routes.into_axum_router()));
+    Ok((counted.layer(web), health))
 }
 
 /// Tells whoever balances load to go elsewhere.

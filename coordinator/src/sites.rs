@@ -7,11 +7,13 @@ use crate::fanout::{Deadline, Failure, ask_all};
 use crate::peers::Peers;
 use crate::plan::{Peer, Plan};
 use std::collections::BTreeSet;
+use tidemark_access::Caller;
+use tidemark_access::token::Scope;
 use tidemark_proto::v1;
 
-/// The sites of the nodes that answer in time, by name; whether that is all of them. Nodes whose shards others have told
+/// The sites of the nodes that answer in time, by name, of those that the caller may see; whether that is all of them. Nodes whose shards others have told
 /// everything about are not waited for.
-pub(crate) async fn sites(peers: &Peers, deadline: Deadline) -> v1::SitesReply {
+pub(crate) async fn sites(peers: &Peers, caller: &Caller, deadline: Deadline) -> v1::SitesReply {
     let plan = peers.plan();
     let nodes: Vec<Peer> = plan.view().nodes().map(Peer::of).collect();
     let calls = nodes.iter().map(|node| {
@@ -25,7 +27,8 @@ pub(crate) async fn sites(peers: &Peers, deadline: Deadline) -> v1::SitesReply {
     let replies = ask_all(calls, deadline, enough).await;
     let complete = all_told(&plan, &nodes, replies.iter().map(|reply| reply.as_ref().ok()));
     let sites: BTreeSet<String> = replies.into_iter().flatten().flat_map(|reply| reply.sites).collect();
-    v1::SitesReply { sites: sites.into_iter().collect(), complete }
+    let may_see = |site: &String| caller.may(Scope::Query, site).is_ok();
+    v1::SitesReply { sites: sites.into_iter().filter(may_see).collect(), complete }
 }
 
 /// Whether each shard has a reader that told everything it has.

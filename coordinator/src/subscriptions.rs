@@ -29,6 +29,7 @@ use signals::Signals;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use tidemark_access::{Caller, Forbidden};
 use tidemark_proto::v1;
 use tidemark_rollup::query::QueryError;
 use tokio::sync::Semaphore;
@@ -53,6 +54,9 @@ pub(crate) enum WatchError {
     /// Correct the field of this subscription.
     #[error("subscriptions[{at}].{error}")]
     Invalid { at: usize, error: QueryError },
+    /// Use a token that is for it.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
     /// Come back later, or to another coordinator.
     #[error("{max} subscriptions are open already: close some, or go to another coordinator")]
     Full { max: NonZeroUsize },
@@ -114,24 +118,30 @@ impl Subscriptions {
     ///
     /// # Errors
     /// Where one of them cannot be; then there is none.
-    pub(crate) fn open(&self, subscriptions: Vec<v1::Subscription>) -> Result<Vec<Feed>, WatchError> {
+    pub(crate) fn open(
+        &self,
+        subscriptions: Vec<v1::Subscription>,
+        caller: &Caller,
+    ) -> Result<Vec<Feed>, WatchError> {
         if !(1..=MAX_PER_STREAM).contains(&subscriptions.len()) {
             return Err(WatchError::Count(subscriptions.len()));
         }
         let open = |(at, subscription)| {
-            self.open_one(subscription).map_err(|error| match error {
+            self.open_one(subscription, caller).map_err(|error| match error {
                 OpenError::Invalid(error) => WatchError::Invalid { at, error },
+                OpenError::Forbidden(forbidden) => WatchError::Forbidden(forbidden),
                 OpenError::Full => WatchError::Full { max: self.max },
             })
         };
         subscriptions.into_iter().enumerate().map(open).collect()
     }
 
-    fn open_one(&self, subscription: v1::Subscription) -> Result<Feed, OpenError> {
+    fn open_one(&self, subscription: v1::Subscription, caller: &Caller) -> Result<Feed, OpenError> {
         let question = subscription.query.unwrap_or_default();
         let every = every(subscription.every_ms)?;
         // What can be answered now can be answered later, but for what it needs too much of.
-        self.shared.queries.check(&question)?;
+        let query = self.shared.queries.check(&question)?;
+        self.shared.queries.check_caller(&query, caller)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| OpenError::Full)?;
         let upstream = self.upstream(question, every);
         Ok(Feed::new(
@@ -177,12 +187,19 @@ impl Subscriptions {
 
 enum OpenError {
     Invalid(QueryError),
+    Forbidden(Forbidden),
     Full,
 }
 
 impl From<QueryError> for OpenError {
     fn from(error: QueryError) -> Self {
         Self::Invalid(error)
+    }
+}
+
+impl From<Forbidden> for OpenError {
+    fn from(forbidden: Forbidden) -> Self {
+        Self::Forbidden(forbidden)
     }
 }
 

@@ -29,6 +29,11 @@ function assetOf(url: string): string {
   return join(ASSETS ?? "", pathname === "/" ? "index.html" : pathname);
 }
 
+/** Has the page come from the folder that is to be tested, if that is to be. */
+export async function useAssets(page: Page): Promise<void> {
+  if (ASSETS !== undefined) await page.route(IS_ASSET, (route) => route.fulfill({ path: assetOf(route.request().url()) }));
+}
+
 /** More presses of Tab than that lead nowhere. */
 const MOST_TABS = 150;
 
@@ -40,7 +45,7 @@ export class Dashboard {
 
   /** Opens a view; the URL view is of `/page/1`. */
   static async open(page: Page, world: World, query = "", view: View = "now"): Promise<Dashboard> {
-    if (ASSETS !== undefined) await page.route(IS_ASSET, (route) => route.fulfill({ path: assetOf(route.request().url()) }));
+    await useAssets(page);
     const url = view === "url" ? "&url=/page/1" : "";
     await page.goto(world.url(`/?site=${SITE}&view=${view}${url}${query}`));
     return new Dashboard(page, view);

@@ -188,7 +188,7 @@ export class World {
 }
 
 /** An address that nobody has at the moment. */
-function freeAddress(): Promise<string> {
+export function freeAddress(): Promise<string> {
   return new Promise((resolve, reject) => {
     const server = createServer().on("error", reject);
     server.listen(0, "127.0.0.1", () => {

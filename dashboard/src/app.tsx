@@ -13,6 +13,7 @@ import { Chips } from "./parts/chips";
 import { FirstEvent } from "./parts/first-event";
 import { Help } from "./parts/help";
 import { readableUrl } from "./parts/names";
+import { SignIn } from "./parts/sign-in";
 import { VIEWS, type Address, type Conditions, isSite, toggled } from "./state/address";
 import { type Go, useAddress, useSites, useTheme } from "./state/hooks";
 import { ChooseUrl, UrlView } from "./url";
@@ -61,6 +62,7 @@ export function App() {
         {address.view !== "flow" && <Chips where={applicable(address)} onToggle={toggle} onClear={() => go({ where: {} })} />}
         <View address={{ ...address, site }} sites={sites} isEmpty={isEmpty} go={go} onConnection={setConnection} />
       </main>
+      <SignIn />
       <Help isOpen={isHelping} onClose={() => setHelping(false)} />
     </>
   );

@@ -128,7 +128,8 @@ where
             if retry.give_up.is_some_and(|limit| elapsed + delay > limit) {
                 return Err(RetryError::GaveUp { attempts: attempt, elapsed, last: error });
             }
-            tracing::warn!(%error, attempt, ?delay, "trying again");
+            // Whoever asked says what it means that the store is away, once.
+            tracing::debug!(%error, attempt, ?delay, "trying again");
             tokio::time::sleep(delay).await;
         }
     };

@@ -119,6 +119,42 @@ proptest! {
     }
 }
 
+/// A field that no Parquet has: a list of 2^31 - 1 flags, which take no bytes.
+const FLAGS: [u8; 9] = [0x09, 200, 1, 0xF1, 0xFF, 0xFF, 0xFF, 0xFF, 7];
+
+/// The segment with these bytes more before the end of its footer, and a commit whose checksums fit.
+fn forged(written: &Written, more: &[u8]) -> (v1::Segment, Bytes) {
+    let (body, tail) = written.bytes.split_at(written.bytes.len() - written.footer_bytes as usize);
+    let metadata = &tail[..tail.len() - 8];
+    assert_eq!(metadata.last(), Some(&0), "the end of a struct");
+    let metadata = [&metadata[..metadata.len() - 1], more, &[0]].concat();
+    let tail = [&metadata[..], &(metadata.len() as u32).to_le_bytes(), b"PAR1"].concat();
+    let bytes = Bytes::from([body, &tail].concat());
+    let segment = v1::Segment {
+        size_bytes: bytes.len() as u64,
+        checksum: xxh3_64(&bytes),
+        footer_bytes: tail.len() as u64,
+        footer_checksum: xxh3_64(&tail),
+        ..written.to_segment(PATH)
+    };
+    (segment, bytes)
+}
+
+#[test]
+fn a_footer_with_more_elements_than_bytes_is_refused_before_anybody_counts_them() {
+    let everything = Selection::everything(&schema());
+    for more in [&FLAGS[..], &[]] {
+        let is_bad = !more.is_empty();
+        let (segment, bytes) = forged(&SEGMENT, more);
+        let rollup = read_from(&bytes, &segment, &everything).err();
+        let (segment, bytes) = forged(&RAW, more);
+        let raw = read_raw(&segment, &bytes).err();
+        for error in [rollup, raw] {
+            assert_eq!(matches!(error, Some(SegmentError::Unreadable { .. })), is_bad, "{error:?}");
+        }
+    }
+}
+
 #[test]
 fn a_footer_that_belongs_to_another_commit_is_refused() {
     let segment = v1::Segment { rows: SEGMENT.rows + 1, ..SEGMENT.to_segment(PATH) };

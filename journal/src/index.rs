@@ -25,6 +25,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Where its record is: what was written later has a greater place.
+    pub fn place(&self) -> (u32, u64) {
+        (self.at.file, self.at.offset)
+    }
+
     /// Size of its record on disk, in bytes: a little more than the block's.
     pub fn record_bytes(&self) -> u32 {
         self.at.bytes

@@ -45,6 +45,12 @@ pub struct Usage {
     pub queued_bytes: u64,
     /// Whether blocks are taken, and why not.
     pub accepting: Result<(), Full>,
+    /// What the files may take; `None`: as much as the disk has.
+    pub limit_bytes: Option<u64>,
+    /// Free on the disk when it was last asked; `None` where it does not tell.
+    pub free_bytes: Option<u64>,
+    /// What is left to others on the disk.
+    pub min_free_bytes: u64,
 }
 
 /// How far writing has come.
@@ -269,13 +275,17 @@ impl Journal {
         let shared = &self.handle.shared;
         let queued_bytes = shared.queue.lock().queued_bytes();
         let totals = shared.index().totals();
+        let accepting = self.accepting();
         Usage {
             disk_bytes: totals.disk_bytes,
             live_bytes: totals.live_bytes,
             blocks: totals.blocks,
             files: totals.files,
             queued_bytes,
-            accepting: self.accepting(),
+            accepting,
+            limit_bytes: shared.config.limit_bytes,
+            free_bytes: shared.room.free_bytes(),
+            min_free_bytes: shared.config.min_free_bytes,
         }
     }
 

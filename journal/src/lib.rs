@@ -23,6 +23,9 @@ mod disk;
 #[cfg(feature = "test-util")]
 mod driven;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod journal;
 mod queue;

@@ -28,7 +28,7 @@ pub(crate) const MARKER: [u8; 4] = [0xF5, b'T', b'B', 0xC1];
 const FILE_MAGIC: [u8; 8] = *b"TIDEMJNL";
 const VERSION: u32 = 1;
 /// From the start of a record to where its length counts from.
-const FRAME_BYTES: usize = 16;
+pub(crate) const FRAME_BYTES: usize = 16;
 /// From there to the buckets.
 const FIXED_BYTES: usize = 36;
 
@@ -105,7 +105,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: Salt, id: BlockId, buckets: &[Buck
     out[start + 8..start + 12].copy_from_slice(&crc.to_le_bytes());
 }
 
-fn checksum(salt: Salt, covered: &[u8]) -> u32 {
+pub(crate) fn checksum(salt: Salt, covered: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), covered)
 }
 

@@ -224,7 +224,7 @@ impl Recovery<'_> {
 }
 
 /// The record's buckets, in order and each once; `false` where one is none or there are none.
-fn read_buckets(record: &Record<'_>, buckets: &mut Vec<BucketStart>) -> bool {
+pub(crate) fn read_buckets(record: &Record<'_>, buckets: &mut Vec<BucketStart>) -> bool {
     buckets.clear();
     for bucket in record.buckets() {
         let Some(bucket) = bucket else { return false };

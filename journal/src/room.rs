@@ -85,6 +85,11 @@ impl Room {
         Ok(())
     }
 
+    /// What was free when the disk was last asked; `None` where it did not tell.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        Some(self.lock().free).filter(|&free| free < u64::MAX)
+    }
+
     /// Takes room for a record that was accepted.
     pub(crate) fn claim(&self, bytes: u64) {
         let mut measured = self.lock();

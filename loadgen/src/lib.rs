@@ -5,12 +5,11 @@
 //! Does not own: how events travel (`tidemark-client`) and what a node makes of them (`tidemark-rollup`).
 //!
 //! The path of a line: [`reader::LogReader`] hands out lines of bounded length, [`log::parse_line`] makes an
-//! event of each or names its fault, and [`enrich`] holds the judgements (device, browser, channel) that a log
-//! does not state. [`sample::SampleLog`] writes lines of the same format.
+//! event of each or names its fault, and [`tidemark_rollup::enrich`] has the judgements (device,
+//! browser, channel) that a log does not state. [`sample::SampleLog`] writes lines of the same format.
 //! [`load`] makes events without lines, by a clock.
 #![forbid(unsafe_code)]
 
-pub mod enrich;
 pub mod load;
 pub mod log;
 pub mod reader;

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use tidemark_client::{Producer, ProducerConfig, Totals};
+use tidemark_client::{Dial, Parts, Producer, ProducerConfig, Totals};
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::time::Clock;
@@ -31,6 +32,8 @@ pub struct ReplayOptions {
     pub site: String,
     /// A node, `http://host:port`.
     pub to: String,
+    /// How it is reached.
+    pub dial: Dial,
     /// What the lines look like.
     pub format: LogFormat,
     /// Whether URLs keep their query.
@@ -160,7 +163,9 @@ struct Sender {
 
 impl Sender {
     async fn connect(options: &ReplayOptions) -> anyhow::Result<Self> {
-        let producer = Producer::connect(ProducerConfig::new(options.to.clone()), options.producer).await?;
+        let config = ProducerConfig::new(options.to.clone());
+        let parts = Parts { connect: Arc::new(options.dial.clone()), ..Parts::of(options.producer) };
+        let producer = Producer::connect_with(config, options.producer, parts).await?;
         let site = Bytes::copy_from_slice(options.site.as_bytes());
         Ok(Self { producer, site, batch: Vec::new(), last_flush: Instant::now() })
     }

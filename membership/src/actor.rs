@@ -174,9 +174,7 @@ impl State {
             Err(reason) => {
                 self.parts.meter.dropped(reason);
                 if reason == Dropped::Seal && self.strangers.allows(from, now.instant) {
-                    tracing::warn!(
-                        "a datagram from {from} is not sealed with the key of this cluster: dropped"
-                    );
+                    tracing::warn!(%from, "a datagram is not sealed with the key of this cluster: dropped");
                 }
             }
         }

@@ -26,6 +26,7 @@ pub(crate) enum Change {
     OwnRenewed { incarnation: Incarnation, state: MemberState },
     OwnOutdated { heard: Incarnation, incarnation: Incarnation },
     Refused { from: SocketAddr, id: NodeId, difference: Difference },
+    Agrees { from: SocketAddr, id: NodeId },
     RefusedBy { from: SocketAddr, id: NodeId, difference: Difference },
 }
 
@@ -41,6 +42,7 @@ impl Change {
                 | Self::MissingNoMore { .. }
                 | Self::Left { .. }
                 | Self::OwnState { .. }
+                | Self::Agrees { .. }
         )
     }
 }
@@ -90,6 +92,10 @@ impl fmt::Display for Change {
                 f,
                 "others remember a later life of this member ({}) than it began with: the clock went back; it goes on as {}",
                 heard.0, incarnation.0
+            ),
+            Self::Agrees { from, id } => write!(
+                f,
+                "{id} ({from}) has another schema, and the two agree: one of them has dimensions or measures more"
             ),
             Self::Refused { from, id, difference: Difference { fact, ours, theirs } } => {
                 write!(f, "{id} ({from}) is refused: its {fact} is {theirs}, and here it is {ours}")

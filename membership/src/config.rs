@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_rollup::member::{NodeId, Role, Zone};
+use tidemark_rollup::outline::Outline;
 use tidemark_rollup::placement::Replication;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::Clock;
@@ -19,7 +20,7 @@ use tidemark_shell::datagrams::Datagrams;
 /// The most bytes that a cluster's name has.
 pub(crate) const MAX_CLUSTER_BYTES: usize = 64;
 
-/// What all members of a cluster have to agree on. A member that says otherwise is refused.
+/// What members of a cluster have to agree on. A member that says otherwise is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterFacts {
     /// The cluster's name: keeps clusters of one network apart.
@@ -28,8 +29,8 @@ pub struct ClusterFacts {
     pub shards: ShardCount,
     /// How many owners a shard has.
     pub replication: Replication,
-    /// A hash of the schema.
-    pub schema: u64,
+    /// What its schema says, in outline: members agree where no name means two things.
+    pub schema: Outline,
 }
 
 /// Seals datagrams. Members need the same one.

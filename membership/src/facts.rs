@@ -1,14 +1,18 @@
-//! What all members have to agree on, as datagrams carry it.
+//! What members have to agree on, as datagrams carry it.
 //!
-//! Owns: the facts' fingerprint and form on the wire, and how two members' facts differ, in words.
+//! Owns: the facts' fingerprint and form on the wire, whether two members' facts agree, and where they do not, in words.
 //! Does not own: what follows from a difference (`refusal`).
 
 use crate::config::{ClusterFacts, MAX_CLUSTER_BYTES};
 use crate::identity::is_plain;
 use serde::{Deserialize, Serialize};
+use tidemark_rollup::outline::Outline;
 use tidemark_rollup::placement::Replication;
 use tidemark_rollup::sharding::ShardCount;
 use xxhash_rust::xxh3::xxh3_64;
+
+/// The one fact that members may have different values of and still agree.
+const SCHEMA: &str = "schema";
 
 /// The facts as bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +20,8 @@ struct Wire {
     cluster: String,
     shards: u32,
     replication: u8,
-    schema: u64,
+    /// Eight bytes for each name.
+    schema: Vec<u8>,
 }
 
 impl From<ClusterFacts> for Wire {
@@ -25,7 +30,7 @@ impl From<ClusterFacts> for Wire {
             cluster: facts.cluster,
             shards: facts.shards.get(),
             replication: facts.replication.get(),
-            schema: facts.schema,
+            schema: facts.schema.to_bytes(),
         }
     }
 }
@@ -41,9 +46,10 @@ impl TryFrom<Wire> for ClusterFacts {
     fn try_from(wire: Wire) -> Result<Self, NoFacts> {
         let named = !wire.cluster.is_empty() && is_plain(&wire.cluster, MAX_CLUSTER_BYTES);
         let shards = ShardCount::new(wire.shards);
-        match (named, shards, Replication::new(wire.replication)) {
-            (true, Some(shards), Some(replication)) => {
-                Ok(Self { cluster: wire.cluster, shards, replication, schema: wire.schema })
+        let schema = Outline::from_bytes(&wire.schema);
+        match (named, shards, Replication::new(wire.replication), schema) {
+            (true, Some(shards), Some(replication), Some(schema)) => {
+                Ok(Self { cluster: wire.cluster, shards, replication, schema })
             }
             _ => Err(NoFacts),
         }
@@ -54,7 +60,7 @@ impl ClusterFacts {
     /// A number that differs where facts do: what every datagram carries.
     pub(crate) fn fingerprint(&self) -> u64 {
         let mut text = format!("{}\0{}\0{}\0", self.cluster, self.shards.get(), self.replication);
-        text.push_str(&self.schema.to_string());
+        text.push_str(&self.schema.fingerprint().to_string());
         xxh3_64(text.as_bytes())
     }
 
@@ -67,16 +73,24 @@ impl ClusterFacts {
         postcard::from_bytes::<Wire>(bytes).ok()?.try_into().ok()
     }
 
-    /// The first fact in which `theirs` differ from these, and both values.
+    /// The first fact in which `theirs` do not agree with these, and both values. Facts that agree need not be the same: a name that only
+    /// one of two schemas has is no difference.
     pub(crate) fn difference(&self, theirs: &Self) -> Option<Difference> {
         let facts = [
             ("cluster", self.cluster.clone(), theirs.cluster.clone()),
             ("shard count", self.shards.get().to_string(), theirs.shards.get().to_string()),
             ("replication", self.replication.to_string(), theirs.replication.to_string()),
-            ("schema", format!("{:016x}", self.schema), format!("{:016x}", theirs.schema)),
         ];
         let differs = facts.into_iter().find(|(_, ours, theirs)| ours != theirs);
-        differs.map(|(fact, ours, theirs)| Difference { fact, ours, theirs })
+        let differs = differs.map(|(fact, ours, theirs)| Difference { fact, ours, theirs });
+        differs.or_else(|| self.difference_of_schemas(theirs))
+    }
+
+    fn difference_of_schemas(&self, theirs: &Self) -> Option<Difference> {
+        let ours = self.schema.conflict(&theirs.schema)?;
+        let name = ours.split('=').next().unwrap_or_default();
+        let (ours, theirs) = (format!("one with {ours}"), format!("one where {name} means something else"));
+        Some(Difference { fact: SCHEMA, ours, theirs })
     }
 }
 
@@ -91,18 +105,35 @@ pub struct Difference {
     pub theirs: String,
 }
 
+impl Difference {
+    /// Whether it is the schemas that do not agree. Unlike the other facts, two that both agree with a third need not agree with each
+    /// other.
+    pub(crate) fn is_of_schemas(&self) -> bool {
+        self.fact == SCHEMA
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tidemark_rollup::schema::{Measure, Schema};
 
     pub(crate) fn facts() -> ClusterFacts {
         ClusterFacts {
             cluster: "test".into(),
             shards: ShardCount::new(64).unwrap(),
             replication: Replication::DEFAULT,
-            schema: 7,
+            schema: Schema::default().outline(),
         }
+    }
+
+    /// The same facts, but that some measures more are counted.
+    pub(crate) fn with_measures(lines: &[&str]) -> ClusterFacts {
+        let mut measures = Schema::default().measures().to_vec();
+        measures.extend(lines.iter().map(|line| line.parse::<Measure>().unwrap()));
+        let schema = Schema::new(Schema::default().dimensions().to_vec(), measures).unwrap();
+        ClusterFacts { schema: schema.outline(), ..facts() }
     }
 
     #[test]
@@ -112,6 +143,19 @@ pub(crate) mod tests {
         let difference = facts().difference(&theirs).unwrap();
         assert_eq!((difference.fact, &*difference.ours, &*difference.theirs), ("shard count", "64", "32"));
         assert_eq!(facts().difference(&facts()), None);
+    }
+
+    #[test]
+    fn a_measure_more_is_no_difference_and_one_that_means_something_else_is_named() {
+        let (fewer, more) = (facts(), with_measures(&["likes=count(like)"]));
+        assert_ne!(fewer.fingerprint(), more.fingerprint());
+        assert_eq!((fewer.difference(&more), more.difference(&fewer)), (None, None));
+        let difference = more.difference(&with_measures(&["likes=count(love)"])).unwrap();
+        assert!(difference.is_of_schemas());
+        assert_eq!(
+            (&*difference.ours, &*difference.theirs),
+            ("one with likes=count(like)", "one where likes means something else")
+        );
     }
 
     #[test]

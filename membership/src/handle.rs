@@ -6,6 +6,7 @@
 use crate::actor::{Actor, Wish};
 use crate::config::{MembershipConfig, Parts, StartError};
 use crate::keeper::{self, Kept};
+use crate::metrics::MembershipMeter;
 use crate::protocol::Protocol;
 use crate::refusal::Failure;
 use crate::remembered::{Folder, Known};
@@ -26,6 +27,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Membership {
     id: NodeId,
     view: watch::Receiver<Arc<View>>,
+    /// `None` where there is no gossip.
+    meter: Option<MembershipMeter>,
     source: Source,
 }
 
@@ -77,6 +80,7 @@ impl Membership {
         });
         let own = config.gossip.to_string();
         let expects_others = config.seeds.iter().any(|seed| *seed != own);
+        let meter = Some(parts.meter.clone());
         let actor = Actor {
             protocol,
             sealer: Sealer::new(&config.key, start),
@@ -90,13 +94,13 @@ impl Membership {
         };
         tokio::spawn(actor.run());
         let source = Source::Gossip { wishes: wishes_sender, failure, expects_others };
-        Ok(Self { id: config.id, view, source })
+        Ok(Self { id: config.id, view, meter, source })
     }
 
     /// A view that does not change by itself, for a cluster of one and for tests. The member itself has to be in it.
     pub fn fixed(id: NodeId, view: View) -> Self {
         let (sender, view) = watch::channel(Arc::new(view));
-        Self { id, view, source: Source::Fixed(Arc::new(sender)) }
+        Self { id, view, meter: None, source: Source::Fixed(Arc::new(sender)) }
     }
 
     /// The member's own name.
@@ -107,6 +111,11 @@ impl Membership {
     /// The view, now and later. The member itself is in it.
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
+    }
+
+    /// Gossip that was received and dropped since the metrics were made, by reason.
+    pub fn dropped(&self) -> Vec<(&'static str, u64)> {
+        self.meter.as_ref().map(MembershipMeter::dropped_so_far).unwrap_or_default()
     }
 
     /// Whether there is a seed beside the member's own address: then it should not take itself for the whole cluster.

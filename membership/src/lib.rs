@@ -16,9 +16,13 @@
 #![forbid(unsafe_code)]
 
 mod actor;
+mod agreeing;
 mod change;
 pub mod config;
 mod facts;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod identity;
 mod keeper;

@@ -29,9 +29,10 @@ pub(crate) enum Message {
     Announce(Vec<u8>),
     /// The receiver has gone by a larger incarnation: what it says is not heard until it takes a still larger one.
     Outdated { id: NodeId, incarnation: Incarnation, gossip: SocketAddr },
-    /// The receiver's facts differ from these: it is not let in.
-    Refusal(Stranger),
-    /// An answer to a refusal: the sender's facts, so that who refuses can say why.
+    /// The receiver is not heard, as its facts are not known here: it should tell them. These are the sender's own. Where they do not
+    /// agree, the receiver is refused.
+    Challenge(Stranger),
+    /// An answer to a challenge: the sender's facts, so that who challenged it hears it from now on, or can say why not.
     Facts(Stranger),
     /// The receiver is suspected in this life; it should object with a number above this one.
     Suspected { life: Incarnation, rumour: u16 },
@@ -70,7 +71,7 @@ impl Envelope {
                 2,
                 bytes_of(&WireOutdated { id: id.to_string(), incarnation: incarnation.0, gossip: *gossip }),
             ),
-            Message::Refusal(stranger) => (3, stranger.encode()),
+            Message::Challenge(stranger) => (3, stranger.encode()),
             Message::Facts(stranger) => (4, stranger.encode()),
             Message::Missing(ids) => (5, bytes_of(&names(ids))),
             Message::Left(ids) => (6, bytes_of(&names(ids))),
@@ -94,7 +95,7 @@ impl Envelope {
                 let id = NodeId::new(wire.id).ok()?;
                 Message::Outdated { id, incarnation: Incarnation(wire.incarnation), gossip: wire.gossip }
             }
-            3 => Message::Refusal(Stranger::decode(body)?),
+            3 => Message::Challenge(Stranger::decode(body)?),
             4 => Message::Facts(Stranger::decode(body)?),
             5 => Message::Missing(ids(body)?),
             6 => Message::Left(ids(body)?),
@@ -137,13 +138,23 @@ fn ids(body: &[u8]) -> Option<Vec<NodeId>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::MAX_CLUSTER_BYTES;
     use crate::facts::tests::facts;
     use crate::seal::{MAX_SEALED_BYTES, SEAL_BYTES};
     use proptest::prelude::*;
+    use tidemark_rollup::schema::{MAX_DIMENSIONS, MAX_MEASURES, Schema};
+
+    /// As long as facts can be.
+    fn largest_facts() -> ClusterFacts {
+        let dimensions = (0..MAX_DIMENSIONS).map(|at| format!("d{at}"));
+        let measures = (0..MAX_MEASURES).map(|at| format!("m{at}=count()").parse().unwrap());
+        let schema = Schema::new(dimensions.collect(), measures.collect()).unwrap();
+        ClusterFacts { cluster: "c".repeat(MAX_CLUSTER_BYTES), schema: schema.outline(), ..facts() }
+    }
 
     fn all() -> Vec<Message> {
         let id = |name: &str| NodeId::new(name).unwrap();
-        let stranger = || Stranger { id: id("n3"), facts: facts() };
+        let stranger = || Stranger { id: id(&"n".repeat(64)), facts: largest_facts() };
         vec![
             Message::Gossip(vec![1, 2, 3]),
             Message::Announce(vec![]),
@@ -152,7 +163,7 @@ mod tests {
                 incarnation: Incarnation(7),
                 gossip: "[::1]:7000".parse().unwrap(),
             },
-            Message::Refusal(stranger()),
+            Message::Challenge(stranger()),
             Message::Facts(stranger()),
             Message::Missing(vec![id(&"n".repeat(64)); MAX_NAMES]),
             Message::Left(vec![]),

@@ -83,12 +83,27 @@ impl MembershipMetrics {
         metrics
     }
 
-    /// The metrics of one member. Reasons are there from the start, at zero.
+    /// The metrics of one member. Counters and reasons are there from the start, at zero.
     pub fn of(&self, node: &NodeId) -> MembershipMeter {
         let meter = MembershipMeter { metrics: self.clone(), node: node.to_string() };
         for reason in Dropped::ALL {
             meter.metrics.dropped.get_or_create(&meter.reason(reason)).inc_by(0);
         }
+        let m = &meter.metrics;
+        let counters = [
+            &m.sent,
+            &m.sent_bytes,
+            &m.unsent,
+            &m.received,
+            &m.received_bytes,
+            &m.view_changes,
+            &m.rejoins,
+            &m.suspicions,
+        ];
+        for counter in counters {
+            counter.get_or_create(&meter.label()).inc_by(0);
+        }
+        meter.suspects(0);
         meter
     }
 }
@@ -129,6 +144,12 @@ impl MembershipMeter {
 
     pub(crate) fn dropped(&self, reason: Dropped) {
         self.metrics.dropped.get_or_create(&self.reason(reason)).inc();
+    }
+
+    /// What was received and dropped so far, by reason.
+    pub(crate) fn dropped_so_far(&self) -> Vec<(&'static str, u64)> {
+        let count = |reason: Dropped| self.metrics.dropped.get_or_create(&self.reason(reason)).get();
+        Dropped::ALL.into_iter().map(|reason| (reason.name(), count(reason))).collect()
     }
 
     pub(crate) fn rejoined(&self) {

@@ -20,14 +20,18 @@ pub struct Permit {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Short: wait some milliseconds.
-    #[error("{in_flight_bytes} bytes are in flight already; wait and send again")]
+    #[error(
+        "{used_bytes} bytes are in flight already, and {in_flight_bytes} are possible; wait and send again"
+    )]
     InFlight {
         /// The limit.
         in_flight_bytes: usize,
+        /// What is used.
+        used_bytes: usize,
     },
     /// Long: all that could be evicted is; what is left is open, or waits for the store.
     #[error(
-        "the memory budget of {budget_bytes} bytes is used up ({used_bytes}); wait until closed buckets are evicted, raise memory_budget, or add nodes"
+        "the memory budget of {budget_bytes} bytes is nearly used up ({used_bytes}); wait until closed buckets are evicted, raise memory_budget, or add nodes"
     )]
     Memory {
         /// The limit.
@@ -65,13 +69,17 @@ impl Admission {
     /// Where there is none now.
     pub fn admit(&self, bytes: usize) -> Result<Permit, Refused> {
         let used_bytes = self.memory_used_bytes.load(Ordering::Relaxed);
-        if used_bytes > self.memory_budget_bytes {
+        // What is in flight is about to be used. Before anything is measured there is nothing to judge by; the last sixteenth is for
+        // what comes between two looks.
+        let soon_bytes = used_bytes.saturating_add(self.in_flight_bytes() as u64);
+        if used_bytes > 0 && soon_bytes > self.memory_budget_bytes / 16 * 15 {
+            let used_bytes = soon_bytes;
             return Err(Refused::Memory { budget_bytes: self.memory_budget_bytes, used_bytes });
         }
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.in_flight)
-            .try_acquire_many_owned(permits)
-            .map_err(|_| Refused::InFlight { in_flight_bytes: self.in_flight_bytes })?;
+        let permit = Arc::clone(&self.in_flight).try_acquire_many_owned(permits).map_err(|_| {
+            Refused::InFlight { in_flight_bytes: self.in_flight_bytes, used_bytes: self.in_flight_bytes() }
+        })?;
         Ok(Permit { _bytes: Arc::new(permit) })
     }
 
@@ -88,6 +96,21 @@ impl Admission {
     /// Says how much memory is used now.
     pub fn set_memory_used(&self, bytes: u64) {
         self.memory_used_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How much memory was used when it was last measured.
+    pub(crate) fn memory_used_bytes(&self) -> u64 {
+        self.memory_used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How much memory may be used.
+    pub(crate) fn memory_budget_bytes(&self) -> u64 {
+        self.memory_budget_bytes
+    }
+
+    /// How many bytes may be in flight.
+    pub(crate) fn in_flight_limit_bytes(&self) -> usize {
+        self.in_flight_bytes
     }
 
     /// Bytes in flight now.
@@ -107,7 +130,10 @@ mod tests {
         let permit = admission.admit(all).unwrap();
         let clone = permit.clone();
         drop(permit);
-        assert_eq!(admission.admit(1).unwrap_err(), Refused::InFlight { in_flight_bytes: all });
+        assert_eq!(
+            admission.admit(1).unwrap_err(),
+            Refused::InFlight { in_flight_bytes: all, used_bytes: all }
+        );
         drop(clone);
         assert!(admission.admit(all).is_ok());
     }
@@ -117,7 +143,13 @@ mod tests {
         let admission = Admission::new(0, 100);
         admission.set_memory_used(101);
         assert!(matches!(admission.admit(1), Err(Refused::Memory { used_bytes: 101, .. })));
-        admission.set_memory_used(100);
+        admission.set_memory_used(80);
+        let permit = admission.admit(11).unwrap();
+        assert!(
+            matches!(admission.admit(1), Err(Refused::Memory { used_bytes: 91, .. })),
+            "11 are on their way"
+        );
+        drop(permit);
         assert!(admission.admit(1).is_ok());
     }
 }

@@ -13,12 +13,14 @@ use crate::config::NodeConfig;
 use crate::flush::Flusher;
 use crate::history::NodeHistory;
 use crate::metrics::NodeMeter;
+use crate::quotas::Quotas;
 use crate::repair::Repair;
 use crate::shard::{ShardHandle, ShardParts};
 use futures::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tidemark_rollup::member::NodeId;
 use tidemark_rollup::time::Clock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,8 @@ pub(crate) struct Chores {
     pub(crate) repair: Arc<Repair>,
     pub(crate) history: Arc<NodeHistory>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) quotas: Arc<Quotas>,
+    pub(crate) resident_bytes: Option<fn() -> Option<u64>>,
     pub(crate) meter: NodeMeter,
 }
 
@@ -65,7 +69,7 @@ impl Chores {
             async move { flusher.run(stop).await }
         });
         let mut others = vec![
-            tokio::spawn(recover(self.shards.clone(), recovered)),
+            tokio::spawn(recover(self.config.id.clone(), self.shards.clone(), recovered)),
             tokio::spawn(memory::Memory::of(self).run(stop.clone())),
             tokio::spawn({
                 let (history, clock) = (Arc::clone(&self.history), Arc::clone(&self.clock));
@@ -101,10 +105,10 @@ impl Running {
 }
 
 /// Says when the shards have counted what the journal has.
-async fn recover(shards: Vec<ShardHandle>, recovered: Arc<AtomicBool>) {
+async fn recover(node: NodeId, shards: Vec<ShardHandle>, recovered: Arc<AtomicBool>) {
     let started = Instant::now();
-    let counted = join_all(shards.iter().map(|shard| shard.measure(RECOVER_WITHIN))).await;
+    let counted = join_all(shards.iter().map(|shard| shard.measure(None, RECOVER_WITHIN))).await;
     let rows: u64 = counted.iter().flatten().map(|usage| usage.rows).sum();
     recovered.store(true, Ordering::Relaxed);
-    tracing::info!(rows, took = ?started.elapsed(), "counted the blocks of the journal");
+    tracing::info!(%node, rows, took = ?started.elapsed(), "counted the blocks of the journal");
 }

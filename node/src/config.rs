@@ -1,5 +1,6 @@
 //! Settings of a node.
 
+use crate::quotas::SiteQuotas;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -47,8 +48,9 @@ pub struct NodeConfig {
     /// More lets producers with long round trips send faster; less bounds memory during a burst. At least one batch
     /// (4 MiB).
     pub in_flight_bytes: usize,
-    /// Bytes of rollups in memory. From four fifths of it on, closed buckets are evicted, oldest first: commits answer for
-    /// them, or the journal while the store is away. Beyond it senders are told to wait; queries go on.
+    /// Bytes of rollups in memory, and where the node has a process for itself of all that it takes for events. From four fifths of it
+    /// on, closed buckets are evicted, oldest first: commits answer for them, or the journal while the store is away. At fifteen
+    /// sixteenths senders are told to wait; queries go on.
     pub memory_budget_bytes: u64,
     /// The node's own folder: its journal, and its cache of segments. One process at a time.
     pub data: PathBuf,
@@ -92,6 +94,12 @@ pub struct NodeConfig {
     pub query_timeout: Duration,
     /// Queries at a time; further ones are refused. Each may hold a million rows.
     pub max_queries: NonZeroUsize,
+    /// Connections at a time; further ones wait until one closes.
+    ///
+    /// Each costs a file descriptor and some kilobytes. Keep it below the limit on open files, less those of segments and the journal.
+    pub max_connections: NonZeroUsize,
+    /// How much of the node one site may use.
+    pub site_quotas: SiteQuotas,
 }
 
 impl NodeConfig {
@@ -127,6 +135,8 @@ impl NodeConfig {
             check_every: DEFAULT_CHECK_EVERY,
             query_timeout: DEFAULT_QUERY_TIMEOUT,
             max_queries: DEFAULT_MAX_QUERIES,
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            site_quotas: SiteQuotas::default(),
         }
     }
 }
@@ -161,3 +171,5 @@ pub const DEFAULT_CHECK_EVERY: Duration = Duration::from_secs(10);
 pub const DEFAULT_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Default of [`NodeConfig::max_queries`].
 pub const DEFAULT_MAX_QUERIES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Default of [`NodeConfig::max_connections`].
+pub const DEFAULT_MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();

@@ -162,7 +162,10 @@ impl Flusher {
             match self.history.commit(number, draft).await {
                 Ok(CommitOutcome::Committed(record)) => {
                     self.metrics.flushed(record.message());
-                    tracing::debug!(bucket = %bucket.time(), number, "flushed a bucket");
+                    let message = record.message();
+                    let rows = message.rollup.as_ref().map_or(0, |segment| segment.rows);
+                    let blocks = message.raw.as_ref().map_or(0, |segment| segment.rows);
+                    tracing::info!(node = %self.id, bucket = %bucket.time(), number, rows, blocks, "committed a bucket");
                     if self.parts.planted.has(Bug::SkipCoverageCheck) {
                         coverage.iter().for_each(|(shard, of)| self.parts.journal.trim(*shard, bucket, of));
                     }

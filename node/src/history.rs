@@ -10,7 +10,7 @@
 use crate::committed::Committed;
 use crate::metrics::NodeMeter;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tidemark_history::catalog::{Catalog, CatalogError, CatalogSettings, Confirmed, CoverageError, Scope};
 use tidemark_history::commit::{CommitError, CommitOutcome, commit};
@@ -23,6 +23,7 @@ use tidemark_proto::v1;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::{BucketStart, Clock, EventTime};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How often the commits of the last days are looked for; those of all days every [`LOOK_AT_ALL`]th time.
@@ -71,6 +72,14 @@ impl Retryable for StoreRefused {
     }
 }
 
+/// A store that does not answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Away {
+    /// What it said last, if anything.
+    pub(crate) why: String,
+    pub(crate) since: Instant,
+}
+
 /// A node's history.
 #[derive(Debug)]
 pub(crate) struct NodeHistory {
@@ -81,6 +90,7 @@ pub(crate) struct NodeHistory {
     committed: watch::Sender<Arc<Committed>>,
     seed: u64,
     drawn: AtomicU64,
+    away: Mutex<Option<Away>>,
     metrics: NodeMeter,
     shutdown: CancellationToken,
 }
@@ -96,7 +106,8 @@ impl NodeHistory {
     ) -> Self {
         let (committed, _) = watch::channel(Arc::default());
         let (catalog, drawn) = (OnceLock::new(), AtomicU64::new(0));
-        Self { store, shards, reader, catalog, committed, seed, drawn, metrics, shutdown }
+        let away = Mutex::default();
+        Self { store, shards, reader, catalog, committed, seed, drawn, away, metrics, shutdown }
     }
 
     /// What is committed, as far as the node knows.
@@ -115,6 +126,38 @@ impl NodeHistory {
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Since when and why the store does not answer, where it does not.
+    pub(crate) fn away(&self) -> Option<Away> {
+        self.lock_away().clone()
+    }
+
+    fn lock_away(&self) -> MutexGuard<'_, Option<Away>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store answered. Said once per time that it was away.
+    fn store_answers(&self) {
+        if let Some(away) = self.lock_away().take() {
+            tracing::info!(away = ?away.since.elapsed(), "the store is back");
+        }
+    }
+
+    /// The store failed, or did not answer. Said once until it is back: tries are many.
+    pub(crate) fn store_fails(&self, error: &dyn std::fmt::Display) {
+        self.metrics.store_failed();
+        let why = error.to_string();
+        match &mut *self.lock_away() {
+            Some(away) => away.why = why,
+            away @ None => {
+                tracing::warn!(
+                    error = why,
+                    "the store does not answer; events are taken in, and wait in the journal until it does"
+                );
+                *away = Some(Away { why, since: Instant::now() });
+            }
+        }
     }
 
     /// A random number that no other attempt uses.
@@ -155,6 +198,7 @@ impl NodeHistory {
             tracing::error!(%damage, "history is damaged; answers that need it say so");
         }
         let _ = self.catalog.set(catalog);
+        self.store_answers();
         self.publish();
         // Blocks that were committed lately may come again, and their day may be any.
         let sealed_since = now.minus(accept_late).as_unix_ms();
@@ -182,12 +226,19 @@ impl NodeHistory {
             let recent: Vec<DayStart> =
                 std::iter::successors(Some(today), |day| day.previous()).take(RECENT_DAYS as usize).collect();
             let scope = if round % LOOK_AT_ALL == 0 { Scope::All } else { Scope::Days(&recent) };
-            if let Err(error) = catalog.refresh(scope).await {
-                self.metrics.store_failed();
-                tracing::warn!(%error, "cannot look for new commits");
-            }
-            self.publish();
+            _ = self.refresh(catalog, scope).await;
         }
+    }
+
+    /// Looks for commits, and says whether all there are are known.
+    async fn refresh(&self, catalog: &Catalog, scope: Scope<'_>) -> bool {
+        let looked = catalog.refresh(scope).await;
+        match &looked {
+            Ok(_) => self.store_answers(),
+            Err(error) => self.store_fails(error),
+        }
+        self.publish();
+        looked.is_ok()
     }
 
     /// Looks for commits of these buckets that others made.
@@ -195,24 +246,14 @@ impl NodeHistory {
         let Some(catalog) = self.catalog.get() else { return };
         let days: std::collections::BTreeSet<DayStart> = buckets.iter().copied().map(DayStart::of).collect();
         let days: Vec<DayStart> = days.into_iter().collect();
-        if let Err(error) = catalog.refresh(Scope::Days(&days)).await {
-            self.metrics.store_failed();
-            tracing::warn!(%error, "cannot look for new commits");
-        }
-        self.publish();
+        _ = self.refresh(catalog, Scope::Days(&days)).await;
     }
 
     /// Looks for all that was committed until now; tells whether all of it is known then. Also where nothing of history could be
     /// read since the node started: answers say so.
     pub(crate) async fn look_for_all(&self) -> bool {
         let Some(catalog) = self.catalog.get() else { return true };
-        let looked = catalog.refresh(Scope::All).await;
-        if let Err(error) = &looked {
-            self.metrics.store_failed();
-            tracing::warn!(%error, "cannot look for new commits");
-        }
-        self.publish();
-        looked.is_ok()
+        self.refresh(catalog, Scope::All).await
     }
 
     /// Takes in what the catalog knows by now.
@@ -246,9 +287,11 @@ impl NodeHistory {
         let settings = self.retry();
         let put = retry(&settings, self.shutdown.clone().cancelled_owned(), || async {
             let put = self.store.put(path, bytes.clone()).await;
-            put.inspect_err(|_| self.metrics.store_failed())
+            put.inspect_err(|error| self.store_fails(error))
         });
-        Ok(put.await?)
+        put.await?;
+        self.store_answers();
+        Ok(())
     }
 
     /// Commits segments that are in the store; returns when it is known whether the commit counts.
@@ -261,9 +304,10 @@ impl NodeHistory {
         let settings = self.retry();
         let outcome = retry(&settings, self.shutdown.clone().cancelled_owned(), || async {
             let made = commit(&self.store, number, &message).await;
-            made.inspect_err(|_| self.metrics.store_failed())
+            made.inspect_err(|error| self.store_fails(error))
         });
         let outcome = outcome.await?;
+        self.store_answers();
         match &outcome {
             CommitOutcome::Committed(record) => {
                 if catalog.confirm(record).await? == Confirmed::Replaced {

@@ -35,6 +35,9 @@ struct LiveLabels {
     read: &'static str,
 }
 
+/// What may be read for a query that is asked again and again.
+const READ_FOR_LIVE: [&str; 3] = ["everything", "since", "nothing"];
+
 /// The metrics of all nodes of a process. Made once per registry.
 #[derive(Clone, Debug, Default)]
 pub struct NodeMetrics {
@@ -49,12 +52,17 @@ pub struct NodeMetrics {
     queries: Family<NodeLabel, Counter>,
     live: Family<LiveLabels, Counter>,
     memory: Family<NodeLabel, Gauge>,
+    memory_budget: Family<NodeLabel, Gauge>,
     rows: Family<NodeLabel, Gauge>,
     in_flight: Family<NodeLabel, Gauge>,
+    in_flight_limit: Family<NodeLabel, Gauge>,
     shards: Family<NodeLabel, Gauge>,
     journal: Family<NodeLabel, Gauge>,
     journal_blocks: Family<NodeLabel, Gauge>,
     journal_accepting: Family<NodeLabel, Gauge>,
+    journal_limit: Family<NodeLabel, Gauge>,
+    disk_free: Family<NodeLabel, Gauge>,
+    store_up: Family<NodeLabel, Gauge>,
     blocks_lost: Family<NodeLabel, Counter>,
     unflushed: Family<NodeLabel, Gauge>,
     commits: Family<NodeLabel, Counter>,
@@ -111,12 +119,24 @@ impl NodeMetrics {
             m.live.clone(),
         );
         registry.register_with_unit("memory", "Rollups", Unit::Bytes, m.memory.clone());
+        registry.register_with_unit(
+            "memory_budget",
+            "What rollups may take",
+            Unit::Bytes,
+            m.memory_budget.clone(),
+        );
         registry.register("rollup_rows", "Rows of rollups in memory", m.rows.clone());
         registry.register_with_unit(
             "in_flight",
             "Taken in, not acknowledged",
             Unit::Bytes,
             m.in_flight.clone(),
+        );
+        registry.register_with_unit(
+            "in_flight_limit",
+            "How much may be taken in and not acknowledged",
+            Unit::Bytes,
+            m.in_flight_limit.clone(),
         );
         registry.register("shards_up", "Shards of this node that are up", m.shards.clone());
         registry.register(
@@ -139,6 +159,18 @@ impl NodeMetrics {
             "journal_accepting",
             "1 while the journal takes blocks, 0 while its disk or limit is full",
             m.journal_accepting.clone(),
+        );
+        registry.register_with_unit(
+            "journal_limit",
+            "What the journal's files may take; 0: as much as the disk has",
+            Unit::Bytes,
+            m.journal_limit.clone(),
+        );
+        registry.register_with_unit(
+            "disk_free",
+            "Free on the journal's disk",
+            Unit::Bytes,
+            m.disk_free.clone(),
         );
         registry.register(
             "journal_blocks_lost",
@@ -168,6 +200,11 @@ impl NodeMetrics {
             m.store_failures.clone(),
         );
         registry.register(
+            "store_up",
+            "1 while the object store answers, 0 since it last failed to",
+            m.store_up.clone(),
+        );
+        registry.register(
             "replaced_days",
             "Days whose segments were replaced, by compaction or retention",
             m.replaced_days.clone(),
@@ -188,6 +225,8 @@ impl NodeMetrics {
             (self.counted.get_or_create_owned(&label), self.duplicate.get_or_create_owned(&label));
         let meter = NodeMeter { metrics: self.clone(), node: label.node, flow, counted, duplicate };
         Reason::ALL.iter().for_each(|&reason| meter.rejected(reason, 0));
+        IgnoredWhy::ALL.iter().for_each(|&why| meter.ignored(why, 0));
+        READ_FOR_LIVE.iter().for_each(|read| meter.live_query_answered_times(read, 0));
         let refusals = (1..).map_while(|number| RefusalReason::try_from(number).ok());
         refusals.for_each(|reason| meter.refused_times(reason, 0));
         for counter in self.counters() {
@@ -355,7 +394,11 @@ impl NodeMeter {
 
     /// `read` is what was read for a query that is asked again and again.
     pub(crate) fn live_query_answered(&self, read: &'static str) {
-        self.metrics.live.get_or_create(&LiveLabels { node: self.node.clone(), read }).inc();
+        self.live_query_answered_times(read, 1);
+    }
+
+    fn live_query_answered_times(&self, read: &'static str, times: u64) {
+        self.metrics.live.get_or_create(&LiveLabels { node: self.node.clone(), read }).inc_by(times);
     }
 
     pub(crate) fn block_lost(&self) {
@@ -392,6 +435,19 @@ impl NodeMeter {
         self.gauge(&self.metrics.journal, usage.disk_bytes);
         self.gauge(&self.metrics.journal_blocks, usage.blocks as u64);
         self.gauge(&self.metrics.journal_accepting, u64::from(usage.accepting.is_ok()));
+        self.gauge(&self.metrics.journal_limit, usage.limit_bytes.unwrap_or(0));
+        if let Some(free_bytes) = usage.free_bytes {
+            self.gauge(&self.metrics.disk_free, free_bytes);
+        }
+    }
+
+    pub(crate) fn store_up(&self, is_up: bool) {
+        self.gauge(&self.metrics.store_up, u64::from(is_up));
+    }
+
+    pub(crate) fn limits(&self, memory_budget_bytes: u64, in_flight_bytes: usize) {
+        self.gauge(&self.metrics.memory_budget, memory_budget_bytes);
+        self.gauge(&self.metrics.in_flight_limit, in_flight_bytes as u64);
     }
 
     pub(crate) fn segment_cache(&self, hits: u64, misses: u64) {

@@ -33,6 +33,7 @@ use tidemark_rollup::scan::{
 };
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::EventTime;
+use tidemark_telemetry::seldom::Seldom;
 use tokio::sync::Semaphore;
 
 /// What is committed may change while it is read; then the query starts over, so often.
@@ -69,6 +70,16 @@ pub(crate) struct Queries {
     history: Arc<NodeHistory>,
     parts: Arc<ShardParts>,
     live: Arc<Live>,
+    seldom: Sentences,
+}
+
+/// What could be said with each query.
+#[derive(Default)]
+struct Sentences {
+    silent_shard: Seldom,
+    untold_day: Seldom,
+    lacks_history: Seldom,
+    busy: Seldom,
 }
 
 impl Queries {
@@ -91,6 +102,7 @@ impl Queries {
             history,
             parts,
             live: Live::new(now),
+            seldom: Sentences::default(),
         }
     }
 
@@ -105,7 +117,7 @@ impl Queries {
         context: ScanContext,
         now: EventTime,
     ) -> Result<NodePart, QueryRefused> {
-        let _admitted = self.admitted.try_acquire().map_err(|_| QueryRefused::Busy(self.max_queries))?;
+        let _admitted = self.admitted.try_acquire().map_err(|_| self.busy())?;
         let mut tries = 0;
         let part = loop {
             tries += 1;
@@ -211,7 +223,7 @@ impl Queries {
         pass: OpenPass,
     ) -> (Vec<ShardId>, Vec<ShardView>) {
         let asked = shards.iter().map(|shard| self.view(shard, question, pass.clone()));
-        answers(shards, join_all(asked).await)
+        self.answers(shards, join_all(asked).await)
     }
 
     /// Scans what shards show on all cores, each with a part of the shards: handing work to another thread costs as much as scanning
@@ -304,19 +316,40 @@ impl Question {
     }
 }
 
-/// Parts what shards found from the shards that found nothing.
-fn answers<T>(shards: &[ShardHandle], results: Vec<Result<T, ShardError>>) -> (Vec<ShardId>, Vec<T>) {
-    let (mut answered, mut found) = (Vec::new(), Vec::new());
-    for (shard, result) in shards.iter().zip(results) {
-        match result {
-            Ok(part) => {
-                answered.push(shard.id());
-                found.push(part);
+impl Queries {
+    /// Parts what shards found from the shards that found nothing.
+    fn answers<T>(
+        &self,
+        shards: &[ShardHandle],
+        results: Vec<Result<T, ShardError>>,
+    ) -> (Vec<ShardId>, Vec<T>) {
+        let (mut answered, mut found) = (Vec::new(), Vec::new());
+        for (shard, result) in shards.iter().zip(results) {
+            match result {
+                Ok(part) => {
+                    answered.push(shard.id());
+                    found.push(part);
+                }
+                Err(error) => {
+                    if let Some(left_out) = self.seldom.silent_shard.due() {
+                        tracing::warn!(shard = %shard.id(), %error, left_out, "a shard does not answer a query");
+                    }
+                }
             }
-            Err(error) => tracing::warn!(shard = %shard.id(), %error, "a shard did not answer a query"),
         }
+        (answered, found)
     }
-    (answered, found)
+
+    fn busy(&self) -> QueryRefused {
+        if let Some(left_out) = self.seldom.busy.due() {
+            tracing::warn!(
+                max_queries = self.max_queries,
+                left_out,
+                "a query is refused: so many are answered already"
+            );
+        }
+        QueryRefused::Busy(self.max_queries)
+    }
 }
 
 fn refs(buckets: &[Arc<Bucket>]) -> Vec<&Bucket> {

@@ -331,7 +331,9 @@ impl Repair {
                 return;
             }
             match tokio::time::timeout(within, self.left.notified()).await {
-                Ok(()) => tracing::info!(took = ?begun.elapsed(), "handed over what is not committed"),
+                Ok(()) => {
+                    tracing::info!(node = %self.me, took = ?begun.elapsed(), "handed over what is not committed")
+                }
                 Err(_) => tracing::warn!(
                     "could not hand over everything in {within:?}; what others lack is in the journal of this node alone"
                 ),
@@ -340,7 +342,13 @@ impl Repair {
         self.membership.leave().await;
     }
 
-    /// How this node is doing.
+    /// Gossip that was dropped so far, by reason, where there was some.
+    pub(crate) fn gossip_dropped(&self) -> Vec<v1::StagePart> {
+        let dropped = self.membership.dropped().into_iter().filter(|(_, count)| *count > 0);
+        dropped.map(|(reason, count)| v1::StagePart { name: reason.to_owned(), count }).collect()
+    }
+
+    /// How far this node is, without its health, which more than repair knows.
     pub(crate) fn status(&self) -> v1::StatusReply {
         let (owned, ready) = self.ownership().counts();
         let buckets = self.parts.journal.buckets();
@@ -351,6 +359,7 @@ impl Repair {
             journal_blocks: self.parts.journal.usage().blocks as u64,
             oldest_uncommitted_s: buckets.first().map_or(0, |(bucket, ..)| bucket.as_unix_seconds()),
             flow: Some(self.meter.flow().to_wire(&self.parts.journal, &self.history.committed())),
+            health: None,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! moment when members come and go, and the block is brought again as soon as they agree.
 
 use crate::admission::Permit;
+use crate::admission::Refused;
 use crate::metrics::NodeMeter;
 use crate::owners::Owners;
 use crate::peers::{PeerError, Peers};
@@ -266,7 +267,11 @@ fn acknowledged(block: &v1::Block, applied: &Applied) -> v1::BlockAck {
 }
 
 pub(crate) fn refusal(block: &v1::Block, reason: RefusalReason, message: String) -> v1::BlockAck {
-    v1::BlockAck { refused: Some(refusal_of(reason, message)), ..bare_ack(block) }
+    refused_with(block, refusal_of(reason, message))
+}
+
+pub(crate) fn refused_with(block: &v1::Block, refusal: v1::Refusal) -> v1::BlockAck {
+    v1::BlockAck { refused: Some(refusal), ..bare_ack(block) }
 }
 
 pub(crate) fn refusal_of(reason: RefusalReason, message: String) -> v1::Refusal {
@@ -278,31 +283,50 @@ pub(crate) fn refusal_of(reason: RefusalReason, message: String) -> v1::Refusal 
             | RefusalReason::TooFewOwners
     );
     let retry_after_ms = if again { RETRY_AFTER_MS } else { 0 };
-    v1::Refusal { reason: reason.into(), retry_after_ms, message }
+    v1::Refusal { reason: reason.into(), retry_after_ms, message, limit: None }
+}
+
+impl From<Refused> for v1::Refusal {
+    fn from(refused: Refused) -> Self {
+        let (setting, limit, used) = match refused {
+            Refused::InFlight { in_flight_bytes, used_bytes } => {
+                ("in_flight_bytes", in_flight_bytes as u64, used_bytes as u64)
+            }
+            Refused::Memory { budget_bytes, used_bytes } => ("memory_budget", budget_bytes, used_bytes),
+        };
+        let limit = v1::Limit { setting: setting.to_owned(), limit, used };
+        Self { limit: Some(limit), ..refusal_of(RefusalReason::Overloaded, refused.to_string()) }
+    }
+}
+
+fn refused(block: &v1::Block, error: &ApplyError) -> v1::BlockAck {
+    refused_with(block, error.into())
 }
 
 /// The one place where what a shard says becomes a refusal on the wire.
-fn refused(block: &v1::Block, error: &ApplyError) -> v1::BlockAck {
-    let reason = match error {
-        ApplyError::Shard(_) => RefusalReason::OwnerUnavailable,
-        ApplyError::OwnersDiffer => RefusalReason::OwnersDiffer,
-        ApplyError::Quarantined => RefusalReason::Quarantined,
-        ApplyError::Journal(AppendError::TooLarge { .. }) => RefusalReason::TooLarge,
-        // What fails to be written may be written later, or by another node.
-        ApplyError::Journal(_) => RefusalReason::Overloaded,
-        ApplyError::Block(BlockError::Producer) => RefusalReason::BadProducer,
-        ApplyError::Block(BlockError::NoSuchShard(_) | BlockError::WrongShard { .. }) => {
-            RefusalReason::WrongShard
-        }
-        ApplyError::Block(BlockError::TooManyEvents(_)) => RefusalReason::TooLarge,
-        ApplyError::Block(BlockError::Malformed(_)) => RefusalReason::Malformed,
-    };
-    refusal(block, reason, error.to_string())
+impl From<&ApplyError> for v1::Refusal {
+    fn from(error: &ApplyError) -> Self {
+        let reason = match error {
+            ApplyError::Shard(_) => RefusalReason::OwnerUnavailable,
+            ApplyError::OwnersDiffer => RefusalReason::OwnersDiffer,
+            ApplyError::Quarantined => RefusalReason::Quarantined,
+            ApplyError::Journal(AppendError::TooLarge { .. }) => RefusalReason::TooLarge,
+            // What fails to be written may be written later, or by another node.
+            ApplyError::Journal(_) => RefusalReason::Overloaded,
+            ApplyError::Block(BlockError::Producer) => RefusalReason::BadProducer,
+            ApplyError::Block(BlockError::NoSuchShard(_) | BlockError::WrongShard { .. }) => {
+                RefusalReason::WrongShard
+            }
+            ApplyError::Block(BlockError::TooManyEvents(_)) => RefusalReason::TooLarge,
+            ApplyError::Block(BlockError::Malformed(_)) => RefusalReason::Malformed,
+        };
+        refusal_of(reason, error.to_string())
+    }
 }
 
 /// Whether this block says who it is; asked before it is passed on, so that the sender hears of it at once.
-pub(crate) fn check_identity(block: &v1::Block, shards: ShardCount) -> Result<BlockId, v1::BlockAck> {
-    BlockId::of(block, shards).map_err(|error| refused(block, &error.into()))
+pub(crate) fn check_identity(block: &v1::Block, shards: ShardCount) -> Result<BlockId, v1::Refusal> {
+    BlockId::of(block, shards).map_err(|error| (&ApplyError::from(error)).into())
 }
 
 #[cfg(test)]

@@ -15,41 +15,37 @@ use crate::owners::Owners;
 use crate::peers::{PeerSettings, Peers};
 use crate::planted::Planted;
 use crate::query::Queries;
+use crate::quotas::Quotas;
 use crate::remembered::Remembered;
 use crate::repair::{Repair, RepairParts};
 use crate::router::Router;
+use crate::serve::{limits, open_port, routes, serve};
 use crate::shard::{ShardParts, Supervisor};
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tidemark_access::Access;
 use tidemark_history::reader::{Reader, ReaderConfig};
 use tidemark_history::retry::{Backoff, Retry, RetryError};
 use tidemark_history::store::{Location, Store};
 use tidemark_journal::{Journal, JournalConfig};
 use tidemark_membership::Membership;
-use tidemark_proto::v1::admin_server::AdminServer;
-use tidemark_proto::v1::cluster_server::ClusterServer;
-use tidemark_proto::v1::ingest_server::IngestServer;
-use tidemark_proto::{DESCRIPTORS, MAX_MEMBER_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
 use tidemark_rollup::member::{NodeId, View};
 use tidemark_rollup::shard::{Rooms, ShardRules};
 use tidemark_rollup::time::{Clock, EventTime};
 use tidemark_shell::link::Connect;
 use tidemark_shell::port::Port;
-use tokio::net::TcpListener;
+use tidemark_shell::tls::MemberTls;
+use tidemark_telemetry::seldom::Seldom;
+use tidemark_telemetry::{Server as Served, Telemetry};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 /// Waits between tries to read a part of a segment for a query, which is waiting.
 const READ_BACKOFF: Backoff = Backoff { first: Duration::from_millis(20), max: Duration::from_millis(500) };
-/// How long open streams may take to end when the node stops.
-const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// How long closed buckets may take to be flushed when the node stops; what is not flushed is in the journal.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 /// How long the node waits for its store before it starts without.
@@ -63,18 +59,26 @@ pub struct Parts {
     pub metrics: NodeMetrics,
     /// What `/metrics` shows.
     pub registry: Arc<Mutex<Registry>>,
+    /// Where its calls, requests and connections are counted.
+    pub telemetry: Telemetry,
     /// Where to serve; `Port::At` is where the settings say.
     pub port: Port,
     /// Who is in the cluster. Its id is the node's.
     pub membership: Membership,
     /// Makes connections to other nodes.
     pub connect: Arc<dyn Connect>,
+    /// Who may call.
+    pub access: Access,
+    /// Secures the port.
+    pub tls: Option<MemberTls>,
     /// An open journal; otherwise it is opened in `data` of the settings. A simulation has a disk of its own.
     pub journal: Option<Journal>,
     /// An open store, where several nodes of a process share one; otherwise `store` of the settings is opened.
     pub store: Option<Store>,
     /// Random: makes names of segments unique, and waits random. Each start takes another one.
     pub seed: u64,
+    /// How much memory the process has in use, where this node is all that the process is there for.
+    pub resident_bytes: Option<fn() -> Option<u64>>,
     /// The node's defect, in a simulation that has to find it.
     pub planted: Planted,
 }
@@ -178,7 +182,11 @@ impl Node {
             Supervisor::start(all, Arc::clone(&shard_parts), Arc::clone(&parts.clock)).await?;
         let settings =
             PeerSettings { shards: config.shards, timeout: config.forward_timeout, bytes: config.peer_bytes };
-        let peers = Arc::new(Peers::new(settings, parts.connect, meter.clone()));
+        let peers = Arc::new(Peers::new(
+            settings,
+            parts.telemetry.connect(Served::node, parts.connect),
+            meter.clone(),
+        ));
         let router = Arc::new(Router {
             shards: config.shards,
             owners: owners.subscribe(),
@@ -209,7 +217,9 @@ impl Node {
         tokio::spawn(Changes::tell(Arc::clone(&shard_parts), stop.clone()));
 
         let admission = Arc::new(Admission::new(config.in_flight_bytes, config.memory_budget_bytes));
+        let quotas = Arc::new(Quotas::new(config.site_quotas.clone()));
         let drain = shutdown.child_token();
+        let recovered = Arc::new(AtomicBool::new(false));
         let services = Services::new(Inner {
             id: config.id.clone(),
             view: view.clone(),
@@ -217,6 +227,7 @@ impl Node {
             peers,
             repair: Arc::clone(&repair),
             admission: Arc::clone(&admission),
+            quotas: Arc::clone(&quotas),
             queries: Queries::new(
                 config.max_queries.get(),
                 config.query_timeout,
@@ -226,24 +237,33 @@ impl Node {
                 parts.clock.now(),
             ),
             parts: Arc::clone(&shard_parts),
+            history: Arc::clone(&history),
+            replication: config.replication,
+            recovered: Arc::clone(&recovered),
             rules: shard_parts.rules.clone(),
             keep_params: config.keep_params.clone(),
             clock: Arc::clone(&parts.clock),
             metrics: meter.clone(),
             timeout: config.query_timeout,
+            overloaded: Seldom::default(),
             shutdown: stop.clone(),
             drain: drain.clone(),
         });
-        let recovered = Arc::new(AtomicBool::new(false));
         let pages = http::Pages {
             registry: parts.registry,
             shards: shards.clone(),
             recovered: Arc::clone(&recovered),
+            drain: drain.clone(),
             owners: shard_parts.owners.clone(),
         };
-        let routes = pages.add_to(routes(services).await?.into_axum_router());
+        let telemetry = parts.telemetry;
+        let grpc = routes(services).await?.into_axum_router();
+        // Refused calls are counted like others.
+        let grpc = telemetry.grpc(Served::node, parts.access.guard(grpc));
+        let routes = telemetry.http(Served::node, pages.add_to(grpc, &parts.access));
         tracing::info!(node = %config.id, %address, shards = config.shards.get(), "the node serves");
         let (id, drain_timeout) = (config.id.clone(), config.drain_timeout);
+        let limits = limits(config.max_connections);
         let chores = Chores {
             config,
             clock: parts.clock,
@@ -252,10 +272,12 @@ impl Node {
             repair: Arc::clone(&repair),
             history,
             admission,
+            quotas,
+            resident_bytes: parts.resident_bytes,
             meter,
         };
         let serving = tokio::spawn({
-            let (id, drain) = (id.clone(), drain.clone());
+            let drain = drain.clone();
             async move {
                 let running = chores.start(recovered, &stop);
                 let leaving = async {
@@ -268,16 +290,8 @@ impl Node {
                     repair.leave(drain_timeout).await;
                     stop.cancel();
                 };
-                let deadline = async {
-                    stop.cancelled().await;
-                    tokio::time::sleep(STOP_WITHIN).await;
-                };
                 let serving = async {
-                    tokio::select! {
-                        biased;
-                        () = serve(port, routes, stop.clone(), id.clone()) => {}
-                        () = deadline => tracing::info!(node = %id, "closed the streams that were still open"),
-                    }
+                    serve(port, routes, limits, (telemetry, parts.tls), stop.clone()).await;
                     stop.cancel();
                 };
                 tokio::join!(leaving, serving);
@@ -319,68 +333,6 @@ impl Node {
     }
 }
 
-/// Where the node serves, opened as far as it has to be.
-async fn open_port(port: Port) -> std::io::Result<(Port, SocketAddr)> {
-    let listener = match port {
-        Port::At(address) => TcpListener::bind(address).await?,
-        Port::Open(listener) => listener,
-        Port::Handed { address, .. } => return Ok((port, address)),
-    };
-    let address = listener.local_addr()?;
-    Ok((Port::Open(listener), address))
-}
-
-/// Requests on one connection that may be taken back before the node has looked at them.
-const TAKEN_BACK: usize = 1_000;
-
-/// Serves until `stop`.
-async fn serve(port: Port, routes: axum::Router, stop: CancellationToken, id: NodeId) {
-    let listener = match port {
-        Port::Open(listener) => listener,
-        // It was opened before.
-        Port::At(_) => return,
-        Port::Handed { take, .. } => {
-            take(routes);
-            stop.cancelled().await;
-            return;
-        }
-    };
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let served = Server::builder()
-        .accept_http1(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        // Coordinators take back questions that another node has answered. Whoever comes back from a pause finds many of these
-        // at once; h2's own limit of 20 would close the connection, and fail everything else on it.
-        .http2_max_pending_accept_reset_streams(Some(TAKEN_BACK))
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
-        .add_routes(Routes::from(routes))
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await;
-    if let Err(error) = served {
-        tracing::error!(node = %id, %error, "the node stopped serving");
-    }
-}
-
-async fn routes(services: Services) -> Result<Routes, tonic_reflection::server::Error> {
-    let ingest = IngestServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let cluster = ClusterServer::new(services.clone())
-        .max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MEMBER_MESSAGE_BYTES);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .build_v1()?;
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<IngestServer<Services>>().await;
-    reporter.set_serving::<ClusterServer<Services>>().await;
-    Ok(Routes::new(ingest)
-        .add_service(cluster)
-        .add_service(AdminServer::new(services))
-        .add_service(reflection)
-        .add_service(health))
-}
-
 /// Opens the journal and says what became of it.
 async fn open_journal(config: &NodeConfig, meter: &NodeMeter) -> Result<Journal, StartError> {
     let settings = JournalConfig {
@@ -398,7 +350,7 @@ async fn open_journal(config: &NodeConfig, meter: &NodeMeter) -> Result<Journal,
         meter.block_lost();
         tracing::error!(file = %damage.file.display(), offset = damage.offset, bytes = damage.bytes, "set damaged bytes of the journal aside; blocks in them are lost here");
     }
-    tracing::info!(blocks = recovered.blocks, bytes = recovered.bytes, took = ?recovered.took, "opened the journal");
+    tracing::info!(node = %config.id, blocks = recovered.blocks, bytes = recovered.bytes, took = ?recovered.took, "opened the journal");
     Ok(journal)
 }
 
@@ -443,16 +395,18 @@ async fn connect(
         Ok(Ok(())) => return Ok(()),
         Ok(Err(RetryError::Failed(refused))) => return Err(refused.into()),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "starting without the store; answers lack history until it is back")
+            history.store_fails(&error);
+            tracing::warn!("starting without the store; answers lack history until it is back");
         }
-        Err(_) => tracing::warn!(
-            "starting without the store, which does not answer; answers lack history until it does"
-        ),
+        Err(_) => {
+            history.store_fails(&format!("no answer within {CONNECT_WITHIN:?}"));
+            tracing::warn!("starting without the store; answers lack history until it is back");
+        }
     }
     let (history, stop) = (Arc::clone(history), stop.clone());
     tokio::spawn(async move {
         match history.connect(now, accept_late, None).await {
-            Ok(()) => tracing::info!("the store is back"),
+            Ok(()) => {}
             Err(RetryError::Failed(refused)) => {
                 tracing::error!(error = %refused, "stopping: the store must not be used");
                 stop.cancel();

@@ -26,5 +26,9 @@ pub const MAX_BATCH_BYTES: usize = 4 << 20;
 /// large is refused by name and the stream goes on; beyond this one the stream ends.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
+/// Metadata of a status by which a member says that it cannot answer because of its schema: it lacks this name, or means something
+/// else by it. Another member may well answer, and the same one once it runs with another schema.
+pub const SCHEMA_METADATA: &str = "tidemark-schema";
+
 /// Size limit of one gRPC message between members (partials of large groups).
 pub const MAX_MEMBER_MESSAGE_BYTES: usize = 256 << 20;

@@ -8,7 +8,7 @@ fn lower_without(prefix: &str, name: &str) -> String {
 
 impl Reason {
     /// Every reason an event can be rejected for.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::MissingSite,
         Self::BadSite,
         Self::MissingUrl,
@@ -21,6 +21,7 @@ impl Reason {
         Self::ValueTooLarge,
         Self::InvalidUtf8,
         Self::Unreadable,
+        Self::SiteNotAllowed,
     ];
 
     /// The reason's name outside the wire: `too_late`.
@@ -37,6 +38,9 @@ impl RefusalReason {
 }
 
 impl IgnoredWhy {
+    /// Everything that a field can be left out for.
+    pub const ALL: [Self; 3] = [Self::UnknownDimension, Self::DimensionTooLong, Self::UnknownValue];
+
     /// The name outside the wire: `unknown_dimension`.
     pub fn name(self) -> String {
         lower_without("IGNORED_WHY_", self.as_str_name())

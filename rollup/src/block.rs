@@ -31,6 +31,11 @@ impl ProducerId {
         Self(id)
     }
 
+    /// The random number.
+    pub const fn as_u128(self) -> u128 {
+        self.0
+    }
+
     /// A producer from its 16 bytes on the wire, big-endian.
     pub fn from_wire(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(|bytes| Self(u128::from_be_bytes(bytes)))
@@ -193,6 +198,12 @@ impl DecodedBlock {
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.page.is_empty()
+    }
+
+    /// The sites that events and rejections are of; some may come several times.
+    pub fn sites(&self) -> impl Iterator<Item = &str> {
+        let of_pages = self.pages.iter().map(|page| self.text(page.site));
+        of_pages.chain(self.rejected.iter().map(|rejected| rejected.site.as_str()))
     }
 
     /// How many strings the dictionary has.
@@ -386,7 +397,7 @@ fn column(data: &Bytes, len: usize, what: &'static str) -> Result<UintColumn, Bl
 }
 
 /// A column that tells its own number of entries: its first byte is their width.
-fn read_lengths(data: &Bytes) -> Option<Vec<u64>> {
+pub(crate) fn read_lengths(data: &Bytes) -> Option<Vec<u64>> {
     let Some(&width) = data.first() else { return Some(Vec::new()) };
     let data = data.slice(1..);
     if !matches!(width, 1 | 2 | 4 | 8) {

@@ -32,11 +32,14 @@ pub struct Bucket {
     pub(crate) dictionaries: Vec<Dictionary>,
     pub(crate) tuples: TupleSet,
     pub(crate) site_names: Dictionary,
-    /// By id of the site.
-    pub(crate) sites: Vec<SiteTable>,
+    /// By id of the site. Shared, so that a late event has only its site's rows copied while a query reads the bucket.
+    pub(crate) sites: Vec<Arc<SiteTable>>,
     /// Whether some site's log of who was active has something.
     pub(crate) has_slices: bool,
 }
+
+/// What a site's table takes beside what it has on the heap: itself, and two counts of who shares it.
+const SHARED_BYTES: usize = size_of::<SiteTable>() + 2 * size_of::<usize>();
 
 /// Where a rollup comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +85,18 @@ impl Bucket {
 
     /// How many rows there are.
     pub fn row_count(&self) -> usize {
-        self.sites.iter().map(SiteTable::len).sum()
+        self.sites.iter().map(|site| site.len()).sum()
     }
 
     /// The sites that have events here.
     pub fn sites(&self) -> impl Iterator<Item = &str> {
         self.site_names.iter()
+    }
+
+    /// Each site, and how many URLs and rows it has.
+    pub fn site_sizes(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        let sizes = self.sites.iter().map(|site| (site.urls.len() as u64, site.len() as u64));
+        self.site_names.iter().zip(sizes).map(|(site, (urls, rows))| (site, urls, rows))
     }
 
     /// What happened to a site's events.
@@ -116,14 +125,14 @@ impl Bucket {
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
         let dictionaries: usize = self.dictionaries.iter().map(Dictionary::heap_bytes).sum();
-        let sites: usize = self.sites.iter().map(SiteTable::heap_bytes).sum();
+        let sites: usize = self.sites.iter().map(|site| SHARED_BYTES + site.heap_bytes()).sum();
         self.coverage.heap_bytes()
             + dictionaries
             + self.dictionaries.capacity() * size_of::<Dictionary>()
             + self.tuples.heap_bytes()
             + self.site_names.heap_bytes()
             + sites
-            + self.sites.capacity() * size_of::<SiteTable>()
+            + self.sites.capacity() * size_of::<Arc<SiteTable>>()
     }
 
     /// Covers a block. `false` where it is covered already: its events count here.
@@ -134,13 +143,13 @@ impl Bucket {
     /// Notes events that are not counted.
     pub(crate) fn reject(&mut self, site: &str, reason: Reason, events: u32) {
         let site = self.site(site);
-        *self.sites[site as usize].facts.rejected.entry(reason).or_default() += u64::from(events);
+        *self.table(site).facts.rejected.entry(reason).or_default() += u64::from(events);
     }
 
     /// Adds facts of a site.
     pub(crate) fn add_facts(&mut self, site: &str, facts: &SiteFacts) {
         let site = self.site(site);
-        self.sites[site as usize].facts.merge(facts);
+        self.table(site).facts.merge(facts);
     }
 
     pub(crate) fn site(&mut self, name: &str) -> u32 {
@@ -150,14 +159,20 @@ impl Bucket {
     fn site_hashed(&mut self, name: &str, hash: u64) -> u32 {
         let id = self.site_names.intern_hashed(name, hash);
         if id as usize == self.sites.len() {
-            self.sites.push(SiteTable::new(&self.schema));
+            self.sites.push(Arc::new(SiteTable::new(&self.schema)));
         }
         id
     }
 
+    /// A site's rows, to be changed: copied first where a query reads them right now.
+    pub(crate) fn table(&mut self, site: u32) -> &mut SiteTable {
+        Arc::make_mut(&mut self.sites[site as usize])
+    }
+
     /// Drops who was active when: the window has passed the bucket.
     pub(crate) fn forget_slices(&mut self) {
-        self.sites.iter_mut().for_each(|site| site.active.clear());
+        let with_log = self.sites.iter_mut().filter(|site| !site.active.is_empty());
+        with_log.for_each(|site| Arc::make_mut(site).active.clear());
         self.has_slices = false;
     }
 }

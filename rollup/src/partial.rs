@@ -67,6 +67,8 @@ pub struct PartialFacts {
     pub rejected: u64,
     /// Dimensions over their limit.
     pub capped: BTreeSet<String>,
+    /// Rows of rollups that were looked at: what it cost.
+    pub rows_scanned: u64,
 }
 
 impl PartialFacts {
@@ -85,6 +87,7 @@ impl PartialFacts {
         self.late += other.late;
         self.rejected += other.rejected;
         self.capped.extend(other.capped.iter().cloned());
+        self.rows_scanned = self.rows_scanned.saturating_add(other.rows_scanned);
     }
 }
 
@@ -350,6 +353,7 @@ impl Partial {
                 late: self.facts.late,
                 rejected: self.facts.rejected,
                 capped: self.facts.capped.iter().cloned().collect(),
+                rows_scanned: self.facts.rows_scanned,
             }),
         }
     }
@@ -392,6 +396,7 @@ impl Partial {
             late: facts.late,
             rejected: facts.rejected,
             capped: facts.capped.into_iter().collect(),
+            rows_scanned: facts.rows_scanned,
         };
         Some(partial)
     }

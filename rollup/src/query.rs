@@ -60,6 +60,16 @@ pub enum SiteSelection {
     All,
 }
 
+impl SiteSelection {
+    /// As questions name it: the site, or `*`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::One(site) => site,
+            Self::All => "*",
+        }
+    }
+}
+
 /// Something to group and filter by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Field {
@@ -156,12 +166,39 @@ pub struct QueryError {
     pub field: String,
     /// What is wrong and what would be valid.
     pub message: String,
+    /// Set where all that is wrong is that the schema has no such name: another member's may.
+    pub unknown: Option<UnknownName>,
+}
+
+/// A name that a schema does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownName {
+    /// Of a measure.
+    #[error("measure {0}")]
+    Measure(String),
+    /// Of a dimension.
+    #[error("dimension {0}")]
+    Dimension(String),
+}
+
+impl UnknownName {
+    /// The name itself.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Measure(name) | Self::Dimension(name) => name,
+        }
+    }
 }
 
 impl QueryError {
     /// An error of this field.
     pub fn new(field: impl Into<String>, message: impl ToString) -> Self {
-        Self { field: field.into(), message: message.to_string() }
+        Self { field: field.into(), message: message.to_string(), unknown: None }
+    }
+
+    /// The error of a field with a name that the schema does not have.
+    fn unknown(field: impl Into<String>, name: UnknownName, message: impl ToString) -> Self {
+        Self { unknown: Some(name), ..Self::new(field, message) }
     }
 }
 

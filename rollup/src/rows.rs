@@ -410,7 +410,7 @@ impl<'a> Loader<'a> {
                         .get_or(value, || dictionary.intern(&source.values[dimension][value as usize]));
                 }
                 let tuple = bucket.tuples.intern(&ids);
-                let table = &mut bucket.sites[site];
+                let table = Arc::make_mut(&mut bucket.sites[site]);
                 if known.len() <= tuple as usize {
                     known.resize(bucket.tuples.len(), false);
                 }
@@ -424,7 +424,7 @@ impl<'a> Loader<'a> {
                 });
                 targets.push(table.row(url, tuple));
             }
-            let table = &mut bucket.sites[site];
+            let table = Arc::make_mut(&mut bucket.sites[site]);
             table.merge_measures(&source.measures, of_site, &targets);
             if let Some(limit) = limit {
                 table.close_values(limit, &bucket.dictionaries);

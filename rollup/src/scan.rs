@@ -16,6 +16,7 @@ use crate::census::Census;
 pub use crate::folds::{DimensionOfBucket, DistinctCounts, Folds};
 use crate::lanes::spread_urls;
 use crate::measure::MeasureColumn;
+use crate::measure::unique::Waiting;
 use crate::partial::{Partial, PartialFacts};
 use crate::query::{Field, Query, QueryColumn, SiteSelection};
 use crate::schema::Source;
@@ -117,10 +118,12 @@ fn scan_parts(
     is_wanted: impl Fn(Period) -> bool,
 ) -> Scanned {
     let mut scanned = Scanned::new(query);
+    let mut waiting = Vec::new();
     for part in parts_of(buckets, query).into_iter().filter(|part| is_wanted(part.period)) {
-        scan_part(&part, query, &query_columns(query), context, &mut scanned.partial);
+        scan_part(&part, query, &query_columns(query), context, &mut scanned.partial, &mut waiting);
         note_facts(&part, query, context, &mut scanned);
     }
+    finish(&mut scanned.partial, waiting);
     scanned
 }
 
@@ -141,9 +144,7 @@ pub fn is_near_limit(buckets: &[&Bucket], query: &Query, context: &ScanContext) 
 /// little of may be among the first in all of them together.
 pub fn scan_order_uncut(buckets: &[&Bucket], query: &Query, context: &ScanContext) -> Scanned {
     let mut scanned = Scanned::new_order(query);
-    for part in parts_of(buckets, query) {
-        order_part(&part, query, context, &mut scanned);
-    }
+    order_parts(&parts_of(buckets, query), query, context, &mut scanned);
     scanned
 }
 
@@ -166,7 +167,7 @@ pub fn scan_order(
     // Step by step: no more rows are held at a time than one step has.
     for step in parts.chunk_by(|a, b| a.step == b.step) {
         let mut found = Scanned::new_order(query);
-        step.iter().for_each(|part| order_part(part, query, context, &mut found));
+        order_parts(step, query, context, &mut found);
         if !seen_steps.contains(&step[0].step) {
             found.partial.keep_first(&ordering);
         }
@@ -186,18 +187,24 @@ pub fn winners(mut order: Scanned, query: &Query) -> (Partial, PartialFacts, Dis
 /// All measures of the rows that stay, from some of a shard's buckets; without facts.
 pub fn scan_winners(buckets: &[&Bucket], winners: &Partial, query: &Query, context: &ScanContext) -> Partial {
     let mut partial = winners.clone().closed_with(query.empty_columns());
+    let mut waiting = Vec::new();
     for part in parts_of(buckets, query) {
-        scan_part(&part, query, &query_columns(query), context, &mut partial);
+        scan_part(&part, query, &query_columns(query), context, &mut partial, &mut waiting);
     }
+    finish(&mut partial, waiting);
     partial
 }
 
-fn order_part(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &mut Scanned) {
-    // Then does not order now, but its rows are there.
+fn order_parts(parts: &[Part<'_>], query: &Query, context: &ScanContext, scanned: &mut Scanned) {
     let order = [(&query.columns[order_column(query)], 0)];
-    let columns = if part.period == Period::Then { &[][..] } else { &order[..] };
-    scan_part(part, query, columns, context, &mut scanned.partial);
-    note_facts(part, query, context, scanned);
+    let mut waiting = Vec::new();
+    for part in parts {
+        // Then does not order now, but its rows are there.
+        let columns = if part.period == Period::Then { &[][..] } else { &order[..] };
+        scan_part(part, query, columns, context, &mut scanned.partial, &mut waiting);
+        note_facts(part, query, context, scanned);
+    }
+    finish(&mut scanned.partial, waiting);
 }
 
 fn order_column(query: &Query) -> usize {
@@ -318,7 +325,7 @@ fn selected_sites<'a>(bucket: &'a Bucket, query: &Query) -> Vec<(&'a str, &'a Si
         SiteSelection::One(site) => bucket.site_names.find(site).into_iter().collect(),
         SiteSelection::All => (0..bucket.site_names.len() as u32).collect(),
     };
-    let sites = ids.into_iter().map(|id| (bucket.site_names.get(id), &bucket.sites[id as usize]));
+    let sites = ids.into_iter().map(|id| (bucket.site_names.get(id), &*bucket.sites[id as usize]));
     sites.filter(|(name, _)| passes(name)).collect()
 }
 
@@ -336,6 +343,7 @@ fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &m
         Origin::Delta => {}
     }
     for (site, table) in sites {
+        scanned.partial.facts.rows_scanned += table.len() as u64;
         for name in query.dimensions() {
             let Some(dimension) = bucket.schema.dimension_index(name) else { continue };
             let values = &table.values[dimension];
@@ -376,7 +384,9 @@ fn scan_part(
     columns: &[(&QueryColumn, usize)],
     context: &ScanContext,
     out: &mut Partial,
+    waiting: &mut Vec<Waiting>,
 ) {
+    waiting.resize_with(out.measures.len(), Waiting::default);
     let offset = if part.period == Period::Then { query.columns.len() } else { 0 };
     for (site, table) in selected_sites(part.bucket, query) {
         let scan = TableScan::new(part.bucket, site, table, query, context);
@@ -387,9 +397,15 @@ fn scan_part(
         let rows = scan.rows(&masks, |url, ids| scan.out_row(part.step, url, ids, out));
         out.fit_measures();
         for &(measure, column) in columns.iter().filter(|(measure, _)| part.feeds(measure)) {
-            merge_column(part, table, measure, query, &rows, &mut out.measures[column + offset]);
+            let to = column + offset;
+            merge_column(part, table, measure, query, &rows, (&mut out.measures[to], &mut waiting[to]));
         }
     }
+}
+
+/// Adds what waits for the columns of a scan, when it is through.
+fn finish(partial: &mut Partial, mut waiting: Vec<Waiting>) {
+    partial.measures.iter_mut().zip(&mut waiting).for_each(|(column, waiting)| column.finish(waiting));
 }
 
 /// Merges a column of a site's table into one of the answer: row `i` into row `rows[i]`.
@@ -399,7 +415,7 @@ fn merge_column(
     measure: &QueryColumn,
     query: &Query,
     rows: &[u32],
-    out: &mut MeasureColumn,
+    (out, waiting): (&mut MeasureColumn, &mut Waiting),
 ) {
     if let (Period::Active, MeasureColumn::Uniques(sets)) = (part.period, &mut *out) {
         table.active.merge_into(first_slice(part.bucket.start(), query.as_of), rows, sets);
@@ -407,6 +423,6 @@ fn merge_column(
     }
     // A rollup from before the schema had this measure reads as empty.
     if let Some(index) = part.bucket.schema.measure_index(&measure.name) {
-        out.merge_rows(&table.measures[index], rows);
+        out.merge_rows_waiting(&table.measures[index], rows, waiting);
     }
 }

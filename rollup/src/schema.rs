@@ -7,6 +7,7 @@
 //! before reads as empty.
 
 use crate::active::ACTIVE;
+use crate::outline::Outline;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -62,12 +63,9 @@ impl Schema {
         Ok(Self { dimensions, measures })
     }
 
-    /// A hash of all that the schema says: members of a cluster need the same.
-    pub fn fingerprint(&self) -> u64 {
-        let measures = self.measures.iter().map(ToString::to_string);
-        let words: Vec<String> =
-            self.dimensions.iter().cloned().chain([String::new()]).chain(measures).collect();
-        xxhash_rust::xxh3::xxh3_64(words.join("\n").as_bytes())
+    /// What members of a cluster tell one another of their schemas.
+    pub fn outline(&self) -> Outline {
+        Outline::of(self)
     }
 
     /// The dimensions, in order.
@@ -88,6 +86,11 @@ impl Schema {
     /// Position of a measure.
     pub fn measure_index(&self, name: &str) -> Option<usize> {
         self.measures.iter().position(|measure| measure.name == name)
+    }
+
+    /// The measure of this name.
+    pub fn measure(&self, name: &str) -> Option<&Measure> {
+        self.measures.iter().find(|measure| measure.name == name)
     }
 
     /// Whether some measure reads the value of this name.

@@ -266,31 +266,21 @@ impl<'a> BatchReader<'a> {
     fn read_values(&mut self, event: &v1::Event) -> Result<(), Reason> {
         for entry in &event.values {
             let name = text(&entry.key)?;
-            if self.rules.schema.is_some_and(|schema| !schema.reads_value(name)) {
-                self.ignore(IgnoredWhy::UnknownValue, name);
-                self.keep_value(name, entry.value);
-                continue;
-            }
+            // Whatever its name: who knows no schema, or another one, has to split the batch alike.
             match entry.value {
                 ..0 => return Err(Reason::NegativeValue),
                 0..=MAX_VALUE => {}
                 _ => return Err(Reason::ValueTooLarge),
             }
-            match name_id(&mut self.value_names, name) {
-                Some(id) => self.values.push((id, entry.value as u64 + 1)),
-                None => self.ignore(IgnoredWhy::UnknownValue, name),
+            let is_read = self.rules.schema.is_none_or(|schema| schema.reads_value(name));
+            let id = name_id(&mut self.value_names, name);
+            if !is_read || id.is_none() {
+                self.ignore(IgnoredWhy::UnknownValue, name);
             }
+            // Also what no measure reads yet.
+            self.values.extend(id.map(|id| (id, entry.value as u64 + 1)));
         }
         Ok(())
-    }
-
-    /// Keeps a value that no measure reads yet, where it could be read at all.
-    fn keep_value(&mut self, name: &str, value: i64) {
-        if (0..=MAX_VALUE).contains(&value)
-            && let Some(id) = name_id(&mut self.value_names, name)
-        {
-            self.values.push((id, value as u64 + 1));
-        }
     }
 
     fn read_dimensions(&mut self, event: &v1::Event, page: u32) -> Result<(), Reason> {

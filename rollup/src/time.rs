@@ -51,6 +51,12 @@ impl EventTime {
         Self(self.0.saturating_sub(duration_ms(by)))
     }
 
+    /// How long after `earlier` this is; nothing where it is before.
+    pub fn since(self, earlier: Self) -> Duration {
+        let ms = self.0.saturating_sub(earlier.0);
+        Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+    }
+
     /// Parses RFC 3339 ("2015-05-17T10:05:00Z").
     ///
     /// # Errors

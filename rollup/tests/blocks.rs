@@ -96,6 +96,26 @@ fn the_golden_block_is_made_byte_for_byte_and_reads_back() {
     assert_eq!((events[0].kind.clone(), events[1].kind.clone()), (bytes("engage"), bytes("view")));
 }
 
+#[test]
+fn a_batch_is_split_alike_whatever_the_schema_knows_of_its_values() {
+    let with = |value| v1::Event { values: vec![value], ..event("/", 1) };
+    let events = vec![
+        with(value("engaged_ms", -1)),
+        with(value("colour_temperature", -1)),
+        with(value("colour_temperature", i64::MAX)),
+        with(value("colour_temperature", 6_500)),
+    ];
+    let (keep_params, schema) = (KeepParams::default(), Schema::default());
+    let shards = ShardCount::new(1).unwrap();
+    let split_with = |schema| {
+        let rules = Rules { schema, keep_params: &keep_params, times: TimeRules::default(), shards };
+        split(&batch(1, 1, events.clone()), &rules, EventTime::from_unix_ms(NOW_MS)).unwrap()
+    };
+    let (by_node, by_producer) = (split_with(Some(&schema)), split_with(None));
+    assert_eq!(by_node.rejected.iter().map(|rejection| rejection.index).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!((by_node.rejected, by_node.blocks), (by_producer.rejected, by_producer.blocks));
+}
+
 /// The pages whose hashes `docs/blocks.md` publishes: clients in other languages check theirs against them.
 const PAGES: [(&str, &str); 7] = [
     ("example.com", "/"),

@@ -6,9 +6,17 @@
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "net")]
+pub mod accepted;
+#[cfg(feature = "net")]
 pub mod datagrams;
+#[cfg(feature = "net")]
+mod hurried;
 #[cfg(feature = "net")]
 pub mod link;
 #[cfg(feature = "net")]
 pub mod port;
+#[cfg(feature = "net")]
+pub mod server;
+#[cfg(feature = "net")]
+pub mod tls;
 pub mod work;

@@ -1,15 +1,21 @@
 //! Connections to members.
 //!
-//! Owns: one multiplexed connection per address, opened when it is first needed and again after it broke.
-//! Does not own: what is asked over it, how long an answer may take.
+//! Owns: one multiplexed connection per address, opened when it is first needed and again after it broke; secured, and with what
+//! shows who is calling, where that is to be.
+//! Does not own: what is asked over it, how long an answer may take, certificates (`tls`), what a token allows.
 
+use crate::tls::ClientTls;
 use dashmap::DashMap;
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use hyper_util::rt::TokioIo;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tonic::body::Body;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
@@ -50,26 +56,118 @@ pub trait Connect: Send + Sync + fmt::Debug + 'static {
     fn connect(&self, address: &str) -> Result<Link, AddressError>;
 }
 
-/// Connections over TCP.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tcp;
+/// The header by which the parts of one process know each other where there is no TLS.
+pub const MEMBER_SECRET: HeaderName = HeaderName::from_static("x-tidemark-member");
 
-impl Connect for Tcp {
+/// What a caller shows with each call. Never printed.
+#[derive(Clone)]
+pub struct Credential(HeaderName, HeaderValue);
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({})", self.0)
+    }
+}
+
+impl Credential {
+    /// A token; `None` where the text cannot be one.
+    pub fn token(text: &str) -> Option<Self> {
+        Self::new(AUTHORIZATION, &format!("Bearer {}", text.trim()))
+    }
+
+    /// The secret of a process.
+    pub fn member(secret: &str) -> Option<Self> {
+        Self::new(MEMBER_SECRET, secret)
+    }
+
+    fn new(name: HeaderName, value: &str) -> Option<Self> {
+        let mut value = HeaderValue::from_str(value).ok()?;
+        value.set_sensitive(true);
+        Some(Self(name, value))
+    }
+
+    /// Adds it to a request.
+    pub fn add_to(&self, headers: &mut http::HeaderMap) {
+        headers.insert(self.0.clone(), self.1.clone());
+    }
+}
+
+/// Connections over TCP that are secured, and on which the caller shows something.
+#[derive(Clone, Debug, Default)]
+pub struct Dial {
+    /// Secures them.
+    pub tls: Option<ClientTls>,
+    /// Goes with each call.
+    pub credential: Option<Credential>,
+}
+
+impl Connect for Dial {
     fn connect(&self, address: &str) -> Result<Link, AddressError> {
         let error = || AddressError(address.to_owned());
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| error())?;
         endpoint.uri().port().ok_or_else(error)?;
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20)
-            .connect_lazy();
-        Ok(Link::new(channel.map_err(LinkError::new)))
+            .initial_connection_window_size(16 << 20);
+        Ok(self.showing(match self.tls.clone() {
+            None => endpoint.connect_lazy(),
+            Some(tls) => endpoint.connect_with_connector_lazy(connector(tls)),
+        }))
     }
+}
+
+impl Dial {
+    /// Opens a connection to where `endpoint` says, now.
+    ///
+    /// # Errors
+    /// Where nobody answers, or is not who they should be.
+    pub async fn open(&self, endpoint: Endpoint) -> Result<Link, LinkError> {
+        let channel = match self.tls.clone() {
+            None => endpoint.connect().await,
+            Some(tls) => endpoint.connect_with_connector(connector(tls)).await,
+        };
+        channel.map(|channel| self.showing(channel)).map_err(LinkError::new)
+    }
+
+    /// The connection, on which the caller shows who they are.
+    fn showing(&self, channel: Channel) -> Link {
+        let credential = self.credential.clone();
+        let showing = channel.map_err(LinkError::new).map_request(move |mut request: http::Request<Body>| {
+            if let Some(credential) = &credential {
+                credential.add_to(request.headers_mut());
+            }
+            request
+        });
+        Link::new(showing)
+    }
+}
+
+/// Opens secured connections.
+fn connector(
+    tls: ClientTls,
+) -> impl tower::Service<
+    http::Uri,
+    Response = TokioIo<tokio_rustls::client::TlsStream<TcpStream>>,
+    Error = io::Error,
+    Future: Send,
+> + Send
++ 'static {
+    tower::service_fn(move |uri: http::Uri| {
+        let tls = tls.clone();
+        async move {
+            let host = uri.host().unwrap_or_default();
+            let address = (host.trim_start_matches('[').trim_end_matches(']'), uri.port_u16().unwrap_or(443));
+            let stream = TcpStream::connect(address).await?;
+            // Small messages go out at once. Where that cannot be set they are only slower.
+            let _ = stream.set_nodelay(true);
+            Ok(TokioIo::new(tls.connect(host, stream).await?))
+        }
+    })
 }
 
 /// The connections that are open, one per address.
@@ -114,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_has_one_connection_until_it_is_forgotten() {
-        let links = Links::new(Arc::new(Tcp));
+        let links = Links::new(Arc::new(Dial::default()));
         for address in ["a:1", "b:1", "a:1"] {
             links.to(address).unwrap();
         }
@@ -125,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_an_error_that_shows_it() {
-        let links = Links::new(Arc::new(Tcp));
+        let links = Links::new(Arc::new(Dial::default()));
         for address in ["", "host", "ho st:1", "host:port"] {
             let error = links.to(address).expect_err(address);
             assert!(error.to_string().contains("host:port"));

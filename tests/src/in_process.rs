@@ -19,11 +19,15 @@ use tidemark_rollup::member::{MemberState, NodeId, Role, View};
 use tidemark_rollup::placement::Replication;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::{Clock, EventTime};
-use tidemark_shell::link::Tcp;
+use tidemark_shell::link::Dial;
 use tidemark_shell::port::Port;
+use tidemark_telemetry::Telemetry;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What members say that they run.
+const VERSION: &str = "test";
 
 /// A clock that the test sets.
 #[derive(Debug)]
@@ -64,6 +68,7 @@ pub struct Cluster {
     metrics: NodeMetrics,
     membership_metrics: MembershipMetrics,
     registry: Arc<Mutex<Registry>>,
+    telemetry: Telemetry,
     store: Option<Store>,
     starts: u64,
     /// Holds each node's folder, `n0`, `n1`, ..., and the history of all, `history`.
@@ -95,11 +100,12 @@ impl Cluster {
         change: impl Fn(&mut NodeConfig, &mut CoordinatorConfig),
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Arc::new(Mutex::new(Registry::default()));
-        let (metrics, membership_metrics, coordinator_metrics) = {
-            let registry = &mut registry.lock().unwrap();
-            (NodeMetrics::new(registry), MembershipMetrics::new(registry), CoordinatorMetrics::new(registry))
-        };
+        // The nodes share one, as in a process; the coordinator has its own, as if it were another process.
+        let mut registry = Registry::default();
+        let telemetry = Telemetry::new(&mut registry, VERSION);
+        let (metrics, membership_metrics) =
+            (NodeMetrics::new(&mut registry), MembershipMetrics::new(&mut registry));
+        let registry = Arc::new(Mutex::new(registry));
         let stop = CancellationToken::new();
         let shards = ShardCount::new(shards).unwrap();
         let mut coordinator_config = CoordinatorConfig {
@@ -116,6 +122,7 @@ impl Cluster {
             metrics,
             membership_metrics,
             registry,
+            telemetry,
             store,
             starts: 0,
             folder,
@@ -137,16 +144,22 @@ impl Cluster {
             cluster.gossip.push("127.0.0.1:0".parse().unwrap());
             cluster.start_node(node).await;
         }
-        let view = cluster.join_coordinator().await;
+        let mut registry = Registry::default();
+        let listener = listener(coordinator_config.http).await;
+        let address = listener.local_addr().unwrap();
+        let view = cluster.join_coordinator(address, &MembershipMetrics::new(&mut registry)).await;
         let view_of_coordinator = view.clone();
         let parts = tidemark_coordinator::Parts {
+            access: tidemark_access::Access::OPEN,
+            tls: None,
             clock: Arc::clone(&cluster.clock),
             view,
-            connect: Arc::new(Tcp),
-            port: Port::At(coordinator_config.http),
+            connect: Arc::new(Dial::default()),
+            port: Port::Open(listener),
             producer: ProducerId::from_u128(0xC0),
-            metrics: coordinator_metrics,
-            registry: Arc::clone(&cluster.registry),
+            metrics: CoordinatorMetrics::new(&mut registry),
+            telemetry: Telemetry::new(&mut registry, VERSION),
+            registry: Arc::new(Mutex::new(registry)),
         };
         let coordinator = Coordinator::start(coordinator_config, parts, cluster.stop.clone()).await.unwrap();
         cluster.http_address = coordinator.address().to_string();
@@ -159,16 +172,20 @@ impl Cluster {
     }
 
     /// Makes the coordinator a member, as which it outlives nodes; returns its view.
-    async fn join_coordinator(&self) -> watch::Receiver<Arc<View>> {
+    async fn join_coordinator(
+        &self,
+        http: SocketAddr,
+        metrics: &MembershipMetrics,
+    ) -> watch::Receiver<Arc<View>> {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let gossip = socket.local_addr().unwrap();
         let id = NodeId::new("coordinator").unwrap();
         let config =
-            self.membership(id.clone(), Role::Coordinator, gossip.to_string(), gossip, &self.configs[0]);
+            self.membership(id.clone(), Role::Coordinator, http.to_string(), gossip, &self.configs[0]);
         let parts = tidemark_membership::Parts {
             clock: Arc::clone(&self.clock),
             datagrams: Arc::new(socket),
-            meter: self.membership_metrics.of(&id),
+            meter: metrics.of(&id),
             seed: 0,
         };
         Membership::start(config, parts, self.stop.clone()).unwrap().view()
@@ -193,13 +210,13 @@ impl Cluster {
                 cluster: "in-process".to_owned(),
                 shards: config.shards,
                 replication: config.replication,
-                schema: config.schema.fingerprint(),
+                schema: config.schema.outline(),
             },
             // Other tests run beside this one.
             key: ClusterKey::of(&self.folder.path().to_string_lossy()),
             timing: Timing::default(),
             folder: (role == Role::Node).then(|| config.data.join("membership")),
-            version: "test".to_owned(),
+            version: VERSION.to_owned(),
         }
     }
 
@@ -216,6 +233,11 @@ impl Cluster {
     /// Where a node serves gRPC.
     pub fn url(&self, node: usize) -> String {
         format!("http://{}", self.configs[node].listen)
+    }
+
+    /// A node's HTTP side, on the port of its gRPC.
+    pub fn http_of(&self, node: usize) -> Http {
+        Http::new(&self.configs[node].listen.to_string())
     }
 
     /// What all nodes together tell of themselves under this name: the sum.
@@ -289,6 +311,13 @@ impl Cluster {
 
     /// Starts a node again that was stopped, at its old address and in its old folder; returns when it is active.
     pub async fn start_node(&mut self, node: usize) {
+        self.begin_node(node).await;
+        let running = self.nodes.iter().flatten().count();
+        self.until_active(node, running).await;
+    }
+
+    /// The same, returning as soon as it serves.
+    pub async fn begin_node(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "the node runs");
         let listener = listener(self.configs[node].listen).await;
         self.configs[node].listen = listener.local_addr().unwrap();
@@ -307,22 +336,24 @@ impl Cluster {
         let gossip = CancellationToken::new();
         let membership = Membership::start(membership, parts, gossip.clone()).unwrap();
         let parts = tidemark_node::Parts {
+            access: tidemark_access::Access::OPEN,
+            tls: None,
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
             registry: Arc::clone(&self.registry),
+            telemetry: self.telemetry.clone(),
             port: Port::Open(listener),
             membership,
-            connect: Arc::new(Tcp),
+            connect: Arc::new(Dial::default()),
             journal: None,
             store: self.store.clone(),
             seed: self.starts,
+            resident_bytes: None,
             planted: Planted::default(),
         };
         let token = self.stop.child_token();
         let started = Node::start(config, parts, token.clone()).await.unwrap();
         self.nodes[node] = Some(Running { node: started, token, _gossip: gossip.drop_guard() });
-        let running = self.nodes.iter().flatten().count();
-        self.until_active(node, running).await;
     }
 }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be here is a failed test")]
 
+pub mod browser;
 pub mod churn;
 pub mod history_support;
 pub mod http;
@@ -13,6 +14,8 @@ pub mod logs;
 pub mod measured;
 pub mod netns;
 pub mod processes;
+pub mod rows;
+pub mod secured;
 
 use std::time::Duration;
 

@@ -84,6 +84,7 @@ impl KnownLog {
             path: self.path.clone(),
             site: site.to_owned(),
             to: to.to_owned(),
+            dial: Default::default(),
             format: self.format,
             keep_query: self.format == LogFormat::Bitly,
             shift_ms: 0,

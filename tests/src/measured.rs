@@ -29,11 +29,17 @@ pub struct Cluster {
     coordinator: String,
     coordinator_process: Process,
     replication: u32,
+    settings: Vec<String>,
 }
 
 impl Cluster {
     /// Starts so many nodes, with so many owners for each shard.
     pub async fn start(nodes: usize, replication: u32) -> Self {
+        Self::start_with(nodes, replication, &[]).await
+    }
+
+    /// The same, with these settings for each node.
+    pub async fn start_with(nodes: usize, replication: u32, settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let addresses: Vec<String> = (0..nodes).map(|_| format!("127.0.0.1:{}", free_port())).collect();
         let coordinator = format!("127.0.0.1:{}", free_port());
@@ -48,6 +54,7 @@ impl Cluster {
             coordinator,
             coordinator_process: process,
             replication,
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
         };
         for _ in 0..nodes {
             cluster.start_node().await;
@@ -82,6 +89,8 @@ impl Cluster {
             "--log",
             "warn,tidemark_node::start=info",
         ];
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        let arguments = [&arguments[..], &settings].concat();
         self.nodes.push(Some(Process::start(&arguments, "the node serves").await.unwrap()));
     }
 

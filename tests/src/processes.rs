@@ -174,3 +174,43 @@ fn kept_log(id: Option<u32>) -> Option<std::fs::File> {
 pub async fn run(arguments: &[&str]) -> Output {
     Command::new(program()).args(arguments).stdin(Stdio::null()).output().await.unwrap()
 }
+
+/// What a node logs when it serves.
+pub const READY_NODE: &str = "the node serves";
+/// What a coordinator logs when it serves.
+pub const READY_COORDINATOR: &str = "coordinator is listening";
+
+/// `tidemark node --single` with a folder of its own.
+#[derive(Debug)]
+pub struct Single {
+    _folder: tempfile::TempDir,
+    /// The process.
+    pub process: Process,
+}
+
+impl Single {
+    /// Starts it with these settings.
+    pub async fn start(settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().to_str().unwrap();
+        let fixed = ["node", "--single", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data", data];
+        let process = Process::start(&[&fixed, settings].concat(), READY_COORDINATOR).await.unwrap();
+        Self { _folder: folder, process }
+    }
+
+    /// Where events go, as a URL.
+    pub fn node(&self) -> String {
+        format!("http://{}", self.process.address(READY_NODE))
+    }
+
+    /// Its coordinator.
+    pub fn http(&self) -> crate::http::Http {
+        crate::http::Http::new(&self.process.address(READY_COORDINATOR))
+    }
+
+    /// Views of a site in the last hour.
+    pub async fn views(&self, site: &str) -> u64 {
+        let rows = self.http().rows(serde_json::json!({ "site": site, "from": "-1h", "to": "now" })).await;
+        rows.first().map_or(0, |row| row[0].as_u64().unwrap())
+    }
+}

@@ -110,9 +110,7 @@ fn event(n: u64, now: EventTime) -> v1::Event {
 }
 
 /// Sends numbered events until told to stop; returns how many, all of them acknowledged.
-async fn stream(to: String, producer: u128, stop: Arc<AtomicBool>) -> u64 {
-    let config = ProducerConfig { retry_for: Duration::from_secs(120), ..ProducerConfig::new(to) };
-    let mut producer = Producer::connect(config, ProducerId::from_u128(producer)).await.unwrap();
+async fn stream(mut producer: Producer, stop: Arc<AtomicBool>) -> u64 {
     let mut next = 0;
     while !stop.load(Ordering::Relaxed) {
         let now = SystemClock.now();
@@ -137,7 +135,11 @@ async fn every_acknowledged_event_is_counted_once_after_thirty_kills() {
     let folder = tempfile::tempdir().unwrap();
     let mut node = Node::start(folder.path()).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let producing = tokio::spawn(stream(format!("http://{}", node.listen), 1, Arc::clone(&stop)));
+    // Before the first kill, which may come at once: a producer begins where somebody answers.
+    let to = format!("http://{}", node.listen);
+    let config = ProducerConfig { retry_for: Duration::from_secs(120), ..ProducerConfig::new(to) };
+    let producer = Producer::connect(config, ProducerId::from_u128(1)).await.unwrap();
+    let producing = tokio::spawn(stream(producer, Arc::clone(&stop)));
     for _ in 0..30 {
         tokio::time::sleep(Duration::from_millis(random.next() % 1_500)).await;
         node.kill().await;

@@ -46,6 +46,7 @@ fn options_of(form: Form) -> RunOptions {
     RunOptions {
         nodes: Vec::new(),
         coordinator: None,
+        dial: Default::default(),
         profile: profile(),
         schedule: Schedule {
             shape: Shape::Ramp { from: 500.0, to: 2_500.0 },

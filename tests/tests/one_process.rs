@@ -9,7 +9,7 @@ use tidemark_client::{Producer, ProducerConfig};
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::time::{Clock, EventTime};
-use tidemark_tests::http::rows_of;
+use tidemark_tests::http::{Http, rows_of};
 use tidemark_tests::in_process::{Cluster, TestClock};
 use tidemark_tests::logs::{ACCEPT_LATE, KnownLog, assert_answers};
 
@@ -246,7 +246,8 @@ async fn every_reason_is_a_counter_in_the_metrics() {
         reasons,
         ["missing_site", "missing_url", "bad_url", "from_future", "too_late", "negative_value"]
     );
-    let (_, metrics) = cluster.http.get("/metrics").await;
+    let node = Http::new(cluster.url(0).trim_start_matches("http://"));
+    let (_, metrics) = node.get("/metrics").await;
     for reason in reasons {
         let line = format!("tidemark_events_rejected_total{{node=\"n0\",reason=\"{reason}\"}} 1");
         assert!(metrics.contains(&line), "{line} is not in\n{metrics}");

@@ -4,6 +4,7 @@
 //! Does not own: what is sent to them and asked of them.
 
 use crate::serve::{Process, VERSION, listen, listen_gossip, reachable};
+use crate::settings::access::AccessSettings;
 use crate::settings::history::history_in;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -46,6 +47,9 @@ impl DemoCluster {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let process = Process::new();
+        let nothing = AccessSettings::default();
+        nothing.check("--http", http)?;
+        let secured = process.secured(&nothing, true)?;
         let (metrics, membership_metrics) = (process.node_metrics(), process.membership_metrics());
         let gossip = CancellationToken::new();
         let mut nodes = Vec::new();
@@ -72,7 +76,7 @@ impl DemoCluster {
                     cluster: "demo".to_owned(),
                     shards: config.shards,
                     replication: config.replication,
-                    schema: config.schema.fingerprint(),
+                    schema: config.schema.outline(),
                 },
                 // Others on this machine may run a demo as well.
                 key: ClusterKey::of(&folder.to_string_lossy()),
@@ -82,12 +86,14 @@ impl DemoCluster {
             };
             seeds.push(membership.gossip.to_string());
             let membership = process.join(membership, &membership_metrics, socket, &gossip)?;
-            let node = process.start_node(config, metrics.clone(), listener, membership, shutdown).await?;
+            let node =
+                process.start_node(config, metrics.clone(), listener, membership, &secured, shutdown).await?;
             nodes.push(node);
         }
         let config = CoordinatorConfig { http, ..CoordinatorConfig::default() };
         let view = nodes[0].view();
-        let coordinator = process.start_coordinator(config, Port::At(http), view.clone(), shutdown).await?;
+        let coordinator =
+            process.start_coordinator(config, Port::At(http), view.clone(), &secured, shutdown).await?;
         let all = |view: &Arc<View>| {
             view.nodes().filter(|node| node.state == MemberState::Active).count() == NAMES.len()
         };

@@ -10,7 +10,7 @@ mod traffic;
 
 use crate::output;
 use crate::settings::node::{DEFAULT_HTTP, DEFAULT_LISTEN};
-use crate::settings::{Sources, values};
+use crate::settings::{LogForm, Sources, values};
 use anyhow::Context as _;
 use clap::Args;
 use cluster::DemoCluster;
@@ -38,6 +38,9 @@ pub(crate) struct DemoSettings {
         help_heading = "Program"
     )]
     pub(crate) log: String,
+
+    #[command(flatten)]
+    pub(crate) form: LogForm,
 
     /// Address of the coordinator for HTTP and gRPC, IP:PORT
     #[arg(long, value_name = "ADDRESS", value_parser = values::listen, default_value_t = DEFAULT_HTTP)]

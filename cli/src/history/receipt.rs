@@ -3,18 +3,18 @@
 use super::Range;
 use crate::members::DEFAULT_NODE;
 use crate::output;
+use crate::reach::ReachOptions;
 use crate::settings::values;
 use crate::show::grid::{Align, Grid};
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tidemark_client::{Dial, Link, open};
 use tidemark_proto::MAX_MEMBER_MESSAGE_BYTES;
 use tidemark_proto::v1;
 use tidemark_proto::v1::admin_client::AdminClient;
 use tidemark_rollup::time::BucketStart;
-use tonic::transport::{Channel, Endpoint};
 
 /// How long a node may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,6 +38,9 @@ pub(crate) struct ReceiptOptions {
         env = "TIDEMARK_TO"
     )]
     node: String,
+
+    #[command(flatten)]
+    reach: ReachOptions,
 
     /// Print JSON
     #[arg(long)]
@@ -74,7 +77,10 @@ type Receipts = BTreeMap<(u32, String), Receipt>;
 /// Asks one owner of each shard, and prints what they say together.
 pub(crate) async fn run(options: &ReceiptOptions) -> anyhow::Result<()> {
     let (from, to) = options.range.buckets()?;
-    let mut first = connect(&options.node).await?;
+    let dial = options.reach.dial([&options.node])?;
+    // Nodes that are learnt of are reached as this one is.
+    let scheme = if dial.tls.is_some() { "https://" } else { "http://" };
+    let mut first = connect(&options.node, &dial).await?;
     let placement = first.placement(v1::PlacementRequest {}).await.map_err(|status| {
         anyhow::anyhow!(
             "{} does not tell who owns what: {}; a coordinator is no node",
@@ -91,7 +97,7 @@ pub(crate) async fn run(options: &ReceiptOptions) -> anyhow::Result<()> {
             shards,
         };
         let asked = async {
-            let mut client = connect(&format!("http://{}", node.address)).await?;
+            let mut client = connect(&format!("{scheme}{}", node.address), &dial).await?;
             client.receipts(request).await.map_err(|status| anyhow::anyhow!("{}", status.message()))
         };
         match asked.await {
@@ -125,12 +131,10 @@ fn tellers(placement: &v1::PlacementReply) -> Vec<(v1::Member, Vec<u32>)> {
     placement.nodes.iter().cloned().zip(shards).filter(|(_, shards)| !shards.is_empty()).collect()
 }
 
-async fn connect(node: &str) -> anyhow::Result<AdminClient<Channel>> {
-    let endpoint = Endpoint::from_shared(node.to_owned())
-        .with_context(|| format!("{node:?} is no address: give http://host:port"))?;
-    let channel = endpoint.connect_timeout(TIMEOUT).timeout(TIMEOUT).connect().await;
-    let channel = channel.map_err(|_| anyhow::anyhow!("no node answers at {node}"))?;
-    Ok(AdminClient::new(channel).max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES))
+async fn connect(node: &str, dial: &Dial) -> anyhow::Result<AdminClient<Link>> {
+    let opened = tokio::time::timeout(TIMEOUT, open(node, dial)).await;
+    let link = opened.map_err(|_| anyhow::anyhow!("no node answers at {node}"))??;
+    Ok(AdminClient::new(link).max_decoding_message_size(MAX_MEMBER_MESSAGE_BYTES))
 }
 
 fn add(receipts: &mut Receipts, wire: &v1::Receipt) {

@@ -10,6 +10,7 @@ use crate::failure::Misuse;
 use crate::members::DEFAULT_NODE;
 use crate::output;
 use crate::query::DEFAULT_COORDINATOR;
+use crate::reach::ReachOptions;
 use crate::serve::random_producer;
 use crate::settings::values;
 use crate::shutdown;
@@ -50,6 +51,9 @@ pub(crate) struct LoadgenOptions {
     /// Coordinator to ask
     #[arg(long, value_name = "URL", value_parser = values::server, default_value = DEFAULT_COORDINATOR, env = "TIDEMARK_AT")]
     at: String,
+
+    #[command(flatten)]
+    reach: ReachOptions,
 
     /// Events per second
     #[arg(long, value_name = "RATE", value_parser = rate, default_value = "1000")]
@@ -205,6 +209,7 @@ async fn run_once(
         None => random_name()?,
     };
     let load = RunOptions {
+        dial: options.reach.dial(options.to.iter().chain([&options.at]))?,
         nodes: options.to.clone(),
         coordinator: Some(options.at.clone()),
         profile: options.traffic.profile(),

@@ -7,6 +7,7 @@ pub(crate) mod condition;
 
 use crate::failure::Misuse;
 use crate::output;
+use crate::reach::ReachOptions;
 use crate::settings::values;
 use crate::show::answer::{self, Asked};
 use crate::show::facts;
@@ -92,6 +93,9 @@ pub(crate) struct QueryOptions {
     )]
     pub(crate) at: String,
 
+    #[command(flatten)]
+    pub(crate) reach: ReachOptions,
+
     /// Print the answer as JSON, as POST /v1/query does
     #[arg(long)]
     pub(crate) json: bool,
@@ -116,7 +120,7 @@ fn versus(text: &str) -> Result<String, String> {
 
 /// Asks, and prints the answer.
 pub(crate) async fn run(options: &QueryOptions) -> anyhow::Result<()> {
-    let answer = ask(&options.at, options.question()).await?;
+    let answer = ask(&options.at, &options.reach, options.question()).await?;
     if options.json {
         return Ok(output::print(&format!("{}\n", answer_to_json(&answer)))?);
     }
@@ -148,8 +152,9 @@ pub(crate) fn print_csv(answer: &v1::Answer) -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// In words for whoever typed the question.
-async fn ask(at: &str, question: v1::Query) -> anyhow::Result<v1::Answer> {
-    let client = QueryClient::connect(at).await.map_err(|error| in_words(error, at))?;
+async fn ask(at: &String, reach: &ReachOptions, question: v1::Query) -> anyhow::Result<v1::Answer> {
+    let dial = reach.dial([at])?;
+    let client = QueryClient::connect_with(at, &dial).await.map_err(|error| in_words(error, at))?;
     client.query(question).await.map_err(|error| in_words(error, at))
 }
 

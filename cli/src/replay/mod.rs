@@ -7,6 +7,7 @@ mod report;
 
 use crate::members::DEFAULT_NODE;
 use crate::output;
+use crate::reach::ReachOptions;
 use crate::serve::random_producer;
 use crate::settings::values;
 use anyhow::Context as _;
@@ -52,6 +53,9 @@ pub(crate) struct ReplayCommand {
         env = "TIDEMARK_TO"
     )]
     to: String,
+
+    #[command(flatten)]
+    reach: ReachOptions,
 
     /// How the lines are written: Combined Log Format, or bitly's clicks as JSON
     #[arg(
@@ -115,6 +119,7 @@ pub(crate) async fn run(command: &ReplayCommand) -> anyhow::Result<()> {
 
 async fn replay_file(command: &ReplayCommand, file: &Path, shift_ms: i64) -> anyhow::Result<ReplayReport> {
     let options = ReplayOptions {
+        dial: command.reach.dial([&command.to])?,
         path: file.to_owned(),
         site: command.site.clone(),
         to: command.to.clone(),

@@ -3,9 +3,11 @@
 //! Owns: the flags, their defaults and their help.
 //! Does not own: what a coordinator does with its settings (`tidemark_coordinator`).
 
+use super::access::AccessSettings;
 use super::gossip::GossipSettings;
 use super::node::{DEFAULT_HTTP, text};
-use super::{ClusterSettings, LogSettings, Sources, values};
+use super::quotas::{QueryQuotas, SiteTimes};
+use super::{ClusterSettings, LogSettings, Sources, TraceSettings, values};
 use crate::failure::Misuse;
 use clap::Args;
 use std::net::SocketAddr;
@@ -23,9 +25,12 @@ pub(crate) struct CoordinatorSettings {
     #[command(flatten)]
     pub(crate) log: LogSettings,
 
+    #[command(flatten)]
+    pub(crate) trace: TraceSettings,
+
     /// Address for HTTP and gRPC, IP:PORT
     ///
-    /// 127.0.0.1 is reached from this machine only, 0.0.0.0 from everywhere: there is no access control yet. Port 0 lets
+    /// 127.0.0.1 is reached from this machine only, 0.0.0.0 from everywhere, which needs --tls and --tokens. Port 0 lets
     /// the system choose.
     #[arg(
         long,
@@ -42,6 +47,9 @@ pub(crate) struct CoordinatorSettings {
 
     #[command(flatten)]
     pub(crate) gossip: GossipSettings,
+
+    #[command(flatten)]
+    pub(crate) access: AccessSettings,
 
     #[command(flatten)]
     pub(crate) cluster: ClusterSettings,
@@ -94,6 +102,12 @@ pub(crate) struct CoordinatorSettings {
     /// Each costs a file descriptor and some kilobytes. Keep it below the limit on open files.
     #[arg(long, value_name = "COUNT", default_value_t = defaults().max_connections, help_heading = "Limits")]
     pub(crate) max_connections: NonZeroUsize,
+
+    #[command(flatten)]
+    pub(crate) quotas: QueryQuotas,
+
+    #[command(flatten)]
+    pub(crate) site_times: SiteTimes,
 }
 
 fn defaults() -> CoordinatorConfig {
@@ -121,6 +135,7 @@ impl CoordinatorSettings {
             max_subscriptions: self.max_subscriptions,
             max_posts: self.max_posts,
             max_connections: self.max_connections,
+            site_quotas: self.quotas.quotas(&self.site_times),
         })
     }
 }

@@ -63,8 +63,23 @@ impl GossipSettings {
             cluster: self.cluster.to_string(),
             shards: cluster.shards,
             replication: self.replication,
-            schema: cluster.schema()?.fingerprint(),
+            schema: cluster.schema()?.outline(),
         })
+    }
+
+    /// Whether gossip of a member that listens here is sealed with a secret.
+    ///
+    /// # Errors
+    /// Where it can be heard beyond this machine, and is not.
+    pub(crate) fn check(&self, listens: SocketAddr) -> Result<(), Misuse> {
+        let gossip = self.gossip.unwrap_or(listens);
+        if gossip.ip().is_loopback() || self.cluster_key.is_some() {
+            return Ok(());
+        }
+        Err(Misuse::new(format!(
+            "gossip at {gossip} is open to a network, and everybody who knows the cluster's name could join: \
+             give --cluster-key, better as TIDEMARK_CLUSTER_KEY"
+        )))
     }
 
     /// What seals gossip.

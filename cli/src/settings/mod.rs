@@ -3,22 +3,26 @@
 //! Owns: the settings of every serving command, and the rule that each is a flag, a key of the `--config` file and an
 //! environment variable of the same words. A flag goes before the environment, that before the file, and that before the
 //! default.
-//! Does not own: what settings do (`tidemark_node`, `tidemark_coordinator`).
+//! Does not own: what settings do (`tidemark_node`, `tidemark_coordinator`, `tidemark_edge`).
 //!
 //! Lists have one form as well: separated by commas or the flag repeated; in the file, an array. A list that is set
 //! replaces the default as a whole.
 
+pub(crate) mod access;
 pub(crate) mod coordinator;
+pub(crate) mod edge;
 pub(crate) mod file;
 pub(crate) mod gossip;
 pub(crate) mod history;
 pub(crate) mod node;
+pub(crate) mod quotas;
 #[cfg(test)]
 mod tests;
 pub(crate) mod values;
 
 use crate::failure::Misuse;
 use clap::Args;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tidemark_rollup::census;
@@ -110,4 +114,46 @@ pub(crate) struct LogSettings {
         help_heading = "Program"
     )]
     pub(crate) log: String,
+
+    #[command(flatten)]
+    pub(crate) form: LogForm,
+}
+
+/// Where spans go.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Program")]
+pub(crate) struct TraceSettings {
+    /// Collector of spans, which speaks OTLP over HTTP, like http://127.0.0.1:4318 [default: none]
+    ///
+    /// A span is a call: a question and what comes of it on other members, a post, a batch of blocks, repair. None is per event.
+    #[arg(long, value_name = "URL", value_parser = values::collector)]
+    pub(crate) otlp: Option<String>,
+
+    /// Of traces that begin here, one in so many is collected
+    ///
+    /// More of them show more and cost more. Those that begin elsewhere are collected where their traceparent says so.
+    #[arg(long, value_name = "COUNT", default_value_t = ONE_TRACE_IN)]
+    pub(crate) otlp_one_in: NonZeroUsize,
+}
+
+/// How many traces there are to one that is collected.
+const ONE_TRACE_IN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(99);
+
+/// How it is logged.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LogForm {
+    /// Form of the log: text for people, json for programs, one object per line
+    ///
+    /// An object has timestamp, level, target and fields; the sentence is the field message.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = LogFormat::Text, help_heading = "Program")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line of text.
+    Text,
+    /// A JSON object.
+    Json,
 }

@@ -3,10 +3,12 @@
 //! Owns: the flags, their defaults and their help, and the settings of a coordinator in the same process.
 //! Does not own: what a node does with its settings (`tidemark_node`).
 
+use super::access::AccessSettings;
 use super::gossip::GossipSettings;
 use super::history::HistorySettings;
+use super::quotas::{IngestQuotas, QueryQuotas, SiteTimes};
 use super::values::{self, Bytes};
-use super::{ClusterSettings, LogSettings, Sources};
+use super::{ClusterSettings, LogSettings, Sources, TraceSettings};
 use crate::failure::Misuse;
 use clap::Args;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,8 +18,8 @@ use tidemark_coordinator::CoordinatorConfig;
 use tidemark_node::NodeConfig;
 use tidemark_node::config::{
     DEFAULT_BACKUP_FLUSH, DEFAULT_CHECK_EVERY, DEFAULT_DRAIN_TIMEOUT, DEFAULT_FORWARD_TIMEOUT,
-    DEFAULT_IN_FLIGHT_BYTES, DEFAULT_MAX_QUERIES, DEFAULT_MEMORY_BUDGET_BYTES, DEFAULT_PEER_BYTES,
-    DEFAULT_QUERY_TIMEOUT, DEFAULT_VERIFY_EVERY,
+    DEFAULT_IN_FLIGHT_BYTES, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_QUERIES, DEFAULT_MEMORY_BUDGET_BYTES,
+    DEFAULT_PEER_BYTES, DEFAULT_QUERY_TIMEOUT, DEFAULT_VERIFY_EVERY,
 };
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::{DEFAULT_ACCEPT_LATE, TimeRules};
@@ -38,6 +40,9 @@ pub(crate) struct NodeSettings {
     #[command(flatten)]
     pub(crate) log: LogSettings,
 
+    #[command(flatten)]
+    pub(crate) trace: TraceSettings,
+
     /// Name of the node, unique in the cluster: letters, digits, and - _ . :
     ///
     /// Placement follows from names: a node that comes back under another name gets other shards. By default the address
@@ -47,7 +52,7 @@ pub(crate) struct NodeSettings {
 
     /// Address for gRPC and /metrics, IP:PORT
     ///
-    /// 127.0.0.1 is reached from this machine only, 0.0.0.0 from everywhere: there is no access control yet. Port 0 lets
+    /// 127.0.0.1 is reached from this machine only, 0.0.0.0 from everywhere, which needs --tls and --tokens. Port 0 lets
     /// the system choose.
     #[arg(
         long,
@@ -66,6 +71,9 @@ pub(crate) struct NodeSettings {
 
     #[command(flatten)]
     pub(crate) gossip: GossipSettings,
+
+    #[command(flatten)]
+    pub(crate) access: AccessSettings,
 
     /// Run a coordinator in the same process
     ///
@@ -127,10 +135,10 @@ pub(crate) struct NodeSettings {
     )]
     pub(crate) in_flight_bytes: Bytes,
 
-    /// Memory for rollups; beyond it senders are told to wait, and queries go on
+    /// Memory of the process for events: rollups, batches, caches; near it senders are told to wait, and queries go on
     ///
-    /// From four fifths of it on, the oldest five-minute buckets are answered from history instead. More answers more from
-    /// memory. Leave the machine a quarter of its memory for queries and the rest.
+    /// From four fifths of it on, the oldest five-minute buckets are answered from history instead; at fifteen sixteenths nothing is
+    /// taken in. More answers more from memory. Leave the machine a quarter of its memory for queries and the rest.
     #[arg(
         long,
         value_name = "SIZE",
@@ -210,6 +218,22 @@ pub(crate) struct NodeSettings {
     /// Each may hold a million rows in memory. More makes better use of many cores; fewer keeps those let in fast.
     #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_QUERIES, help_heading = "Limits")]
     pub(crate) max_queries: NonZeroUsize,
+
+    /// Connections at a time; further ones wait until one closes
+    ///
+    /// Each costs a file descriptor and some kilobytes. Keep it below the limit on open files. With --single also those of the coordinator.
+    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_CONNECTIONS, help_heading = "Limits")]
+    pub(crate) max_connections: NonZeroUsize,
+
+    #[command(flatten)]
+    pub(crate) quotas: IngestQuotas,
+
+    /// With --single.
+    #[command(flatten)]
+    pub(crate) query_quotas: QueryQuotas,
+
+    #[command(flatten)]
+    pub(crate) site_times: SiteTimes,
 }
 
 impl NodeSettings {
@@ -259,6 +283,8 @@ impl NodeSettings {
             check_every: DEFAULT_CHECK_EVERY,
             query_timeout: self.query_timeout.unwrap_or(DEFAULT_QUERY_TIMEOUT),
             max_queries: self.max_queries,
+            max_connections: self.max_connections,
+            site_quotas: self.quotas.quotas(&self.site_times),
         })
     }
 
@@ -290,6 +316,8 @@ impl NodeSettings {
                     dimension_values: self.cluster.dimension_values,
                     query_timeout: self.query_timeout.unwrap_or(defaults.query_timeout),
                     max_queries: self.max_queries,
+                    max_connections: self.max_connections,
+                    site_quotas: self.query_quotas.quotas(&self.site_times),
                     ..defaults
                 }))
             }

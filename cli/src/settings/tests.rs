@@ -1,16 +1,19 @@
 //! Settings from files, and files together with flags.
 
 use crate::command_line::{self, Command, SERVING};
+use crate::settings::coordinator::CoordinatorSettings;
 use crate::settings::file::{self, FileError};
 use crate::settings::node::NodeSettings;
 use clap::{ArgMatches, FromArgMatches as _};
 use std::collections::BTreeSet;
+use tidemark_coordinator::CoordinatorConfig;
 use tidemark_node::NodeConfig;
 
 const EXAMPLE: &str = include_str!("../../../deploy/tidemark.toml");
+const COORDINATOR_EXAMPLE: &str = include_str!("../../../deploy/coordinator.toml");
 
 /// A value that is not the default, for every setting of every serving command, as the file has it and as text.
-const VALUES: [(&str, &str, &str); 45] = [
+const VALUES: &[(&str, &str, &str)] = &[
     ("id", r#""n1""#, "n1"),
     ("listen", r#""127.0.0.1:7200""#, "127.0.0.1:7200"),
     ("zone", r#""rack-7""#, "rack-7"),
@@ -23,6 +26,10 @@ const VALUES: [(&str, &str, &str); 45] = [
     ("min_owners", "2", "2"),
     ("drain_timeout", r#""5s""#, "5s"),
     ("peer_bytes", r#""9MiB""#, "9MiB"),
+    ("tls", r#""certs""#, "certs"),
+    ("tokens", r#""tokens.toml""#, "tokens.toml"),
+    ("ca", r#""ca.crt""#, "ca.crt"),
+    ("token_file", r#""token""#, "token"),
     ("single", "true", "true"),
     ("http", r#""127.0.0.1:8200""#, "127.0.0.1:8200"),
     ("shards", "16", "16"),
@@ -54,8 +61,30 @@ const VALUES: [(&str, &str, &str); 45] = [
     ("max_posts", "4", "4"),
     ("max_connections", "5", "5"),
     ("log", r#""warn,tidemark_node=debug""#, "warn,tidemark_node=debug"),
+    ("log_format", r#""json""#, "json"),
+    ("otlp", r#""http://127.0.0.1:4318""#, "http://127.0.0.1:4318"),
+    ("otlp_one_in", "7", "7"),
     ("rate", "7", "7"),
     ("seed", "9", "9"),
+    ("to", r#"["http://h:1", "http://g:2"]"#, "http://h:1 http://g:2"),
+    ("spool", r#""there""#, "there"),
+    ("spool_limit", r#""2GiB""#, "2GiB"),
+    ("batch_age", r#""5ms""#, "5ms"),
+    ("sites", r#"["a.example", "b.example=*"]"#, "a.example b.example=*"),
+    ("geo", r#""countries.mmdb""#, "countries.mmdb"),
+    ("visitor", r#""none""#, "none"),
+    ("visitor_key", r#""sixteen characters""#, "sixteen characters"),
+    ("do_not_track", r#""ignore""#, "ignore"),
+    ("trusted_proxies", "1", "1"),
+    ("address_rate", "2", "2"),
+    ("site_rate", "3", "3"),
+    ("site_bytes", r#""1MiB""#, "1MiB"),
+    ("site_urls", "8", "8"),
+    ("site_rows", "9", "9"),
+    ("site_queries", "2", "2"),
+    ("site_scan", "12", "12"),
+    ("site_times", r#"["a.example=20", "b.example=3"]"#, "a.example=20 b.example=3"),
+    ("max_body", r#""1MiB""#, "1MiB"),
 ];
 
 fn serving(name: &str) -> clap::Command {
@@ -164,18 +193,30 @@ fn a_file_that_is_no_toml_is_an_error_that_shows_where() {
     assert!(message.contains("line 1"), "{message}");
 }
 
+fn coordinator_config(text: &str, flags: &[&str]) -> CoordinatorConfig {
+    let command = file::with_defaults_from(serving("coordinator"), text, &BTreeSet::new()).unwrap();
+    let matches = command.try_get_matches_from([&["coordinator"], flags].concat()).unwrap();
+    CoordinatorSettings::from_arg_matches(&matches).unwrap().config().unwrap()
+}
+
+/// The settings that an example file has, with and without a mark before them.
+fn mentioned(example: &str) -> BTreeSet<&str> {
+    let keys = example.lines().filter_map(|line| line.trim_start_matches("# ").split_once(" = "));
+    keys.map(|(key, _)| key).collect()
+}
+
 #[test]
-fn the_example_file_sets_defaults_and_mentions_every_setting() {
+fn the_example_files_set_defaults_and_mention_every_setting() {
     let debug = |config: NodeConfig| format!("{config:?}");
     assert_eq!(debug(node_config(EXAMPLE, &[])), debug(node_config("", &[])));
-    let command = serving("node");
-    let mentioned: BTreeSet<&str> = EXAMPLE
-        .lines()
-        .filter_map(|line| line.trim_start_matches("# ").split_once(" = "))
-        .map(|(key, _)| key)
-        .collect();
-    let settings: BTreeSet<&str> = file::settings(&command).map(|arg| arg.get_id().as_str()).collect();
-    assert_eq!(mentioned, settings);
+    let from_file = coordinator_config(COORDINATOR_EXAMPLE, &[]);
+    let default = coordinator_config("", &["--seeds", "127.0.0.1:7100"]);
+    assert_eq!(format!("{from_file:?}"), format!("{default:?}"));
+    for (name, example) in [("node", EXAMPLE), ("coordinator", COORDINATOR_EXAMPLE)] {
+        let command = serving(name);
+        let settings: BTreeSet<&str> = file::settings(&command).map(|arg| arg.get_id().as_str()).collect();
+        assert_eq!(mentioned(example), settings, "{name}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tidemark_edge::Sites;
 use tidemark_history::store::Location;
 use tidemark_journal::{SyncPolicy, SyncPolicyError};
 use tidemark_rollup::canonical::{self, KeepParams};
@@ -106,6 +107,17 @@ pub(crate) fn server(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses where a collector of spans is.
+pub(crate) fn collector(text: &str) -> Result<String, String> {
+    let is_plain = text.strip_prefix("http://").is_some_and(|rest| !rest.trim_end_matches('/').contains('/'));
+    match is_plain && text.len() > "http://".len() {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => Err(format!(
+            "{text:?} is no collector: give http://host:port, of one beside this process or near it"
+        )),
+    }
+}
+
 /// Parses a site in the form that is counted.
 pub(crate) fn site(text: &str) -> Result<String, String> {
     let site = canonical::site(text).map(Cow::into_owned);
@@ -140,6 +152,25 @@ pub(crate) fn cluster_key(text: &str) -> Result<String, String> {
     match text.chars().count() >= 16 {
         true => Ok(text.to_owned()),
         false => Err("is too short: give at least 16 characters".to_owned()),
+    }
+}
+
+/// Checks the secret that visitors are hashed with.
+pub(crate) fn visitor_key(text: &str) -> Result<String, String> {
+    cluster_key(text)
+}
+
+/// Checks `site` or `site=origin`.
+pub(crate) fn edge_site(text: &str) -> Result<String, String> {
+    Sites::parse([text]).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// Parses the size of a body.
+pub(crate) fn body_size(text: &str) -> Result<Bytes, String> {
+    let (bytes, most) = (size(text)?, tidemark_proto::MAX_BATCH_BYTES as u64);
+    match (1..=most).contains(&bytes.0) {
+        true => Ok(bytes),
+        false => Err(format!("{text} cannot be: give 1B to at most {}MiB", most >> 20)),
     }
 }
 

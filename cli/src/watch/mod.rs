@@ -70,7 +70,9 @@ impl Watching<'_> {
         getrandom::fill(&mut seed)?;
         let at = &self.options.query.at;
         let seed = u64::from_le_bytes(seed);
+        let dial = self.options.query.reach.dial([at])?;
         Subscription::new(vec![at.clone()], questions, self.options.every, seed)
+            .map(|subscription| subscription.through(dial))
             .map_err(|error| in_words(error, at))
     }
 

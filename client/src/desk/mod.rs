@@ -36,14 +36,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A block of this producer. In this order blocks were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
-    pub(crate) seq: u64,
+    /// Of this run of the producer; blocks that were found on disk have the first numbers.
+    pub(crate) batch: u64,
     pub(crate) shard: u32,
-}
-
-impl Key {
-    pub(crate) fn of(block: &v1::Block) -> Self {
-        Self { seq: block.seq, shard: block.shard }
-    }
+    /// Of the shard's blocks.
+    pub(crate) seq: u64,
 }
 
 /// How a block ended.
@@ -63,7 +60,7 @@ pub(crate) enum Action {
     /// Put it on disk, and say [`Desk::kept`].
     Keep { key: Key, block: v1::Block },
     /// It is on disk: its room in memory is free.
-    Kept { bytes: usize, events: u32 },
+    Kept { key: Key, bytes: usize, events: u32 },
     /// Off the disk.
     Trim { key: Key },
     /// It has ended. `bytes` of room are free, unless it was on disk: `on_disk`.
@@ -126,6 +123,8 @@ pub(crate) struct Desk {
     routes: Arc<Routes>,
     lines: Lines,
     parcels: BTreeMap<Key, Parcel>,
+    /// Acknowledgements tell blocks by shard and sequence number.
+    batches: BTreeMap<(u32, u64), u64>,
     ready: BTreeSet<Key>,
     delayed: BTreeSet<(Instant, Key)>,
     deadlines: BTreeSet<(Instant, Key)>,
@@ -152,6 +151,7 @@ impl Desk {
             routes,
             lines: Lines::new(config.line),
             parcels: BTreeMap::new(),
+            batches: BTreeMap::new(),
             ready: BTreeSet::new(),
             delayed: BTreeSet::new(),
             deadlines: BTreeSet::new(),
@@ -168,17 +168,18 @@ impl Desk {
         }
     }
 
-    /// A new block.
-    pub(crate) fn take(&mut self, block: v1::Block, bytes: usize, now: Instant) {
-        self.insert(block, bytes, OnDisk::No, now);
+    /// A new block, of the batch with this number.
+    pub(crate) fn take(&mut self, batch: u64, block: v1::Block, bytes: usize, now: Instant) {
+        let key = Key { batch, shard: block.shard, seq: block.seq };
+        self.batches.insert((key.shard, key.seq), batch);
+        self.insert(key, block, bytes, OnDisk::No, now);
         if self.parcels.len() == 1 {
             // Nothing was to be acknowledged before.
             self.last_progress = now;
         }
     }
 
-    fn insert(&mut self, block: v1::Block, bytes: usize, on_disk: OnDisk, now: Instant) {
-        let key = Key::of(&block);
+    fn insert(&mut self, key: Key, block: v1::Block, bytes: usize, on_disk: OnDisk, now: Instant) {
         let last = Arc::clone(&self.last);
         let place = Place::Ready;
         let parcel =
@@ -193,6 +194,7 @@ impl Desk {
 
     /// A block of an earlier life, on disk.
     pub(crate) fn found(&mut self, key: Key, events: u32) {
+        self.batches.insert((key.shard, key.seq), key.batch);
         self.stored.insert(key, events);
     }
 
@@ -212,9 +214,10 @@ impl Desk {
             Ok(block) => {
                 let bytes = block.columns.len();
                 self.doubled += 1;
-                self.insert(block, bytes, OnDisk::Yes, now);
+                self.insert(key, block, bytes, OnDisk::Yes, now);
             }
             Err(message) => {
+                self.batches.remove(&(key.shard, key.seq));
                 let fate = Fate::Undelivered(Why::Unreadable(message));
                 self.actions.push(Action::Settled { key, events, bytes: 0, on_disk: true, fate });
             }
@@ -237,7 +240,7 @@ impl Desk {
                 let (bytes, events) = (parcel.bytes, parcel.block.event_count);
                 self.doubled += 1;
                 self.look_never(key);
-                self.actions.push(Action::Kept { bytes, events });
+                self.actions.push(Action::Kept { key, bytes, events });
                 self.leave_to_disk(key);
             }
             Err(message) => {
@@ -279,8 +282,10 @@ impl Desk {
 
     /// A node answered for a block.
     pub(crate) fn answered(&mut self, from: &str, ack: v1::BlockAck, now: Instant) {
-        let key = Key { seq: ack.seq, shard: ack.shard };
-        self.answer(from, key, ack, now);
+        // Of a block that has ended already nothing more is to be done.
+        if let Some(&batch) = self.batches.get(&(ack.shard, ack.seq)) {
+            self.answer(from, Key { batch, shard: ack.shard, seq: ack.seq }, ack, now);
+        }
         self.lines.heard(from, now);
     }
 
@@ -300,7 +305,10 @@ impl Desk {
             |parcel: &Parcel| matches!(&parcel.place, Place::OnLine { address, .. } if **address == *from);
         if self.parcels.get(&key).is_some_and(on_line) {
             // Who has no room will have some; who cannot reach an owner is passed by.
-            let stay = matches!(refusal.reason(), RefusalReason::Overloaded | RefusalReason::TooFewOwners);
+            let stay = matches!(
+                refusal.reason(),
+                RefusalReason::Overloaded | RefusalReason::TooFewOwners | RefusalReason::OverQuota
+            );
             let last = format!("{}: {}", refusal.reason().name(), refusal.message);
             let least = Duration::from_millis(u64::from(refusal.retry_after_ms));
             self.fail(key, &Arc::from(last), !stay, least, now);
@@ -405,6 +413,7 @@ impl Desk {
             self.actions.push(Action::Settled { key, events, bytes: 0, on_disk: true, fate });
         }
         self.parcels.clear();
+        self.batches.clear();
     }
 
     fn stalled_at(&self) -> Instant {

@@ -100,6 +100,7 @@ impl Desk {
     }
 
     pub(super) fn settle(&mut self, key: Key, fate: Fate) {
+        self.batches.remove(&(key.shard, key.seq));
         if let Some(events) = self.stored.remove(&key) {
             self.actions.push(Action::Trim { key });
             return self.actions.push(Action::Settled { key, events, bytes: 0, on_disk: true, fate });

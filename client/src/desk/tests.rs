@@ -23,7 +23,7 @@ fn block(seq: u64, shard: u32) -> v1::Block {
 }
 
 fn key(seq: u64, shard: u32) -> Key {
-    Key { seq, shard }
+    Key { batch: seq, shard, seq }
 }
 
 /// Two shards: `a` owns 0 and `b` owns 1, each has the other's copy.
@@ -51,7 +51,7 @@ impl World {
     }
 
     fn take(&mut self, block: v1::Block) {
-        self.desk.take(block, 7, self.now);
+        self.desk.take(block.seq, block, 7, self.now);
     }
 
     /// Lets time pass; what is done then, in words.
@@ -67,7 +67,8 @@ impl World {
     }
 
     fn refuse(&mut self, from: &str, seq: u64, shard: u32, reason: RefusalReason, retry_after_ms: u32) {
-        let refused = v1::Refusal { reason: reason.into(), retry_after_ms, message: "no".to_owned() };
+        let refused =
+            v1::Refusal { reason: reason.into(), retry_after_ms, message: "no".to_owned(), limit: None };
         self.desk.answered(
             from,
             v1::BlockAck { seq, shard, refused: Some(refused), ..Default::default() },
@@ -84,7 +85,11 @@ fn words(action: &Action) -> String {
     let name = |key: &Key| format!("{}/{}", key.seq, key.shard);
     match action {
         Action::Send { address, block, again } => {
-            format!("send {} {address}{}", name(&Key::of(block)), if *again { " again" } else { "" })
+            format!(
+                "send {} {address}{}",
+                name(&key(block.seq, block.shard)),
+                if *again { " again" } else { "" }
+            )
         }
         Action::Hang { address } => format!("hang {address}"),
         Action::Keep { key, .. } => format!("keep {}", name(key)),
@@ -349,7 +354,7 @@ proptest! {
             world.desk.advance(world.now);
             for action in world.desk.actions() {
                 match action {
-                    Action::Send { address, block, .. } => sent.push((address.to_string(), Key::of(&block))),
+                    Action::Send { address, block, .. } => sent.push((address.to_string(), key(block.seq, block.shard))),
                     Action::Keep { key, .. } => writing.push(key),
                     Action::Kept { .. } => *room -= 1,
                     Action::Settled { key, on_disk, .. } => {

@@ -148,6 +148,16 @@ impl Cluster {
         seqs
     }
 
+    /// The same by shard.
+    pub fn seqs_by_shard(&self) -> BTreeMap<u32, Vec<u64>> {
+        let mut by_shard = BTreeMap::<u32, Vec<u64>>::new();
+        for &(_, shard, seq) in self.0.counted.lock().unwrap().keys() {
+            by_shard.entry(shard).or_default().push(seq);
+        }
+        by_shard.values_mut().for_each(|seqs| seqs.sort_unstable());
+        by_shard
+    }
+
     pub fn producers(&self) -> usize {
         let counted = self.0.counted.lock().unwrap();
         counted.keys().map(|(producer, ..)| producer).collect::<std::collections::BTreeSet<_>>().len()
@@ -286,7 +296,8 @@ impl Node {
         let ack = match mood {
             Mood::Refuse(reason, retry_after_ms) => {
                 let (reason, retry_after_ms) = ((*reason).into(), *retry_after_ms);
-                let refused = Some(v1::Refusal { reason, retry_after_ms, message: "as told".to_owned() });
+                let refused =
+                    Some(v1::Refusal { reason, retry_after_ms, message: "as told".to_owned(), limit: None });
                 v1::BlockAck { refused, ..named(&block) }
             }
             Mood::Well | Mood::Away | Mood::Hang | Mood::Slow(_) | Mood::LoseAcks | Mood::HangUp => {

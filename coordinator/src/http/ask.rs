@@ -9,12 +9,14 @@ use super::{App, read_body, slow_body};
 use crate::csv::answer_to_csv;
 use crate::error::ApiError;
 use crate::json::AnswerJson;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+use tidemark_access::Caller;
 use tidemark_proto::v1;
 use tidemark_shell::work;
 use tokio::time::timeout_at;
@@ -22,11 +24,12 @@ use tonic::Code;
 
 pub(super) async fn post(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let question = read_question(&app, body).await?;
-    answer(&app, &question, &headers).await
+    answer(&app, &question, &caller, &headers).await
 }
 
 /// Reads the body and forgets it again, so that only so many are held as there are places.
@@ -38,15 +41,21 @@ async fn read_question(app: &App, body: Body) -> Result<v1::Query, ApiError> {
 
 pub(super) async fn get(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let question = params::question(Pairs::of(&uri)?)?;
-    answer(&app, &question, &headers).await
+    answer(&app, &question, &caller, &headers).await
 }
 
-async fn answer(app: &App, question: &v1::Query, headers: &HeaderMap) -> Result<Response, ApiError> {
-    let answer = app.queries.ask(question, None).await?;
+async fn answer(
+    app: &App,
+    question: &v1::Query,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let answer = app.queries.ask(question, caller, None).await?;
     if accepts_csv(headers) {
         let complete = answer.facts.as_ref().is_some_and(|facts| facts.complete);
         let csv = work::run(move || answer_to_csv(&answer)).await;
@@ -73,7 +82,7 @@ fn accepts_csv(headers: &HeaderMap) -> bool {
 }
 
 /// Reads a question in JSON. An error names the field, and the position in the body.
-fn read(body: &[u8]) -> Result<v1::Query, ApiError> {
+pub(crate) fn read(body: &[u8]) -> Result<v1::Query, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let question: v1::Query = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

@@ -23,10 +23,10 @@ use axum::http::Uri;
 use tidemark_proto::v1;
 
 /// The parameters of a request, in their order.
-pub(super) struct Pairs(Vec<(String, String)>);
+pub(crate) struct Pairs(Vec<(String, String)>);
 
 impl Pairs {
-    pub(super) fn of(uri: &Uri) -> Result<Self, ApiError> {
+    pub(crate) fn of(uri: &Uri) -> Result<Self, ApiError> {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
         pairs.map(|Query(pairs)| Self(pairs)).map_err(|error| ApiError::invalid(error.body_text()))
     }
@@ -42,7 +42,7 @@ impl IntoIterator for Pairs {
 }
 
 /// The question that these parameters ask.
-pub(super) fn question(pairs: impl IntoIterator<Item = (String, String)>) -> Result<v1::Query, ApiError> {
+pub(crate) fn question(pairs: impl IntoIterator<Item = (String, String)>) -> Result<v1::Query, ApiError> {
     let mut question = v1::Query::default();
     let mut limit = String::new();
     for (name, value) in pairs {

@@ -13,12 +13,13 @@ use crate::events::{self, Body, BodyError};
 use crate::fanout::Deadline;
 use crate::metrics::PostOutcome;
 use crate::posts::{Identity, PostError};
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
+use axum::{Extension, Json};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_access::Caller;
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::time::EventTime;
@@ -58,10 +59,11 @@ struct IgnoredName {
 
 pub(super) async fn events(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     uri: Uri,
     body: axum::body::Body,
 ) -> Result<Json<Reply>, ApiError> {
-    let reply = take(&app, &uri, body).await;
+    let reply = take(&app, &caller, &uri, body).await;
     match &reply {
         Ok(reply) => {
             app.metrics.posted(PostOutcome::Taken);
@@ -74,11 +76,12 @@ pub(super) async fn events(
     reply.map(Json)
 }
 
-async fn take(app: &App, uri: &Uri, body: axum::body::Body) -> Result<Reply, ApiError> {
+async fn take(app: &App, caller: &Caller, uri: &Uri, body: axum::body::Body) -> Result<Reply, ApiError> {
     let deadline = Deadline::after(app.posts.timeout);
     let repeatable = Repeatable::of(uri)?;
     let _permit = app.posts.admit()?;
     let mut body = events::read(&read_body(body, deadline).await?)?;
+    body.keep_allowed(|site| caller.may_send(site));
     let identity = match repeatable {
         Some(repeatable) => repeatable.identity(app.posts.now()),
         None => app.posts.new_identity(),
@@ -98,7 +101,9 @@ fn reply(ack: v1::BatchAck, body: &Body) -> Reply {
     });
     let unreadable =
         body.unreadable.iter().map(|&index| RejectedElement { index, reason: Reason::Unreadable });
-    let mut rejected: Vec<RejectedElement> = by_node.chain(unreadable).collect();
+    let not_allowed =
+        body.not_allowed.iter().map(|&index| RejectedElement { index, reason: Reason::SiteNotAllowed });
+    let mut rejected: Vec<RejectedElement> = by_node.chain(unreadable).chain(not_allowed).collect();
     rejected.sort_by_key(|rejected| rejected.index);
 
     let by_node = ack.ignored.iter().map(|ignored| IgnoredName {
@@ -209,7 +214,9 @@ impl From<PostError> for ApiError {
 fn refused(refusal: &v1::Refusal) -> ApiError {
     let asked = (refusal.retry_after_ms > 0).then(|| Duration::from_millis(refusal.retry_after_ms.into()));
     let (status, retry_after) = match refusal.reason() {
-        RefusalReason::Overloaded => (StatusCode::TOO_MANY_REQUESTS, asked.or(Some(RETRY))),
+        RefusalReason::Overloaded | RefusalReason::OverQuota => {
+            (StatusCode::TOO_MANY_REQUESTS, asked.or(Some(RETRY)))
+        }
         RefusalReason::OwnerUnavailable | RefusalReason::OwnersDiffer | RefusalReason::TooFewOwners => {
             (StatusCode::SERVICE_UNAVAILABLE, asked.or(Some(RETRY)))
         }
@@ -297,7 +304,8 @@ mod tests {
     #[test]
     fn a_refusal_has_the_status_that_fits_its_remedy() {
         let refusal = |reason: RefusalReason, retry_after_ms| {
-            let refusal = v1::Refusal { reason: reason.into(), retry_after_ms, message: "m".into() };
+            let refusal =
+                v1::Refusal { reason: reason.into(), retry_after_ms, message: "m".into(), limit: None };
             let identity =
                 Identity { producer: ProducerId::from_u128(1), seq: 2, sealed_at: EventTime::EPOCH };
             not_acknowledged(PostError::Refused(refusal), identity)

@@ -17,20 +17,23 @@ use super::params::{self, Pairs};
 use crate::error::ApiError;
 use crate::json::{answer_event, change_event};
 use crate::subscriptions::{Feed, News, Sent, WatchError};
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_access::Caller;
 use tidemark_proto::v1;
 
 pub(super) async fn get(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -38,7 +41,7 @@ pub(super) async fn get(
     if let Some(last) = headers.get("last-event-id").and_then(|last| last.to_str().ok()) {
         last.clone_into(&mut subscription.resume);
     }
-    let feeds = app.subscriptions.open(vec![subscription])?;
+    let feeds = app.subscriptions.open(vec![subscription], &caller)?;
     let events = stream::unfold(feeds.into_iter().next(), |feed| async move {
         let mut feed: Feed = feed?;
         Some(match feed.next().await {
@@ -46,6 +49,8 @@ pub(super) async fn get(
             Err(error) => (Ok(last_event(error)), None),
         })
     });
+    // Who reconnects is told why.
+    let events = events.take_until(caller.ended());
     let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     // Proxies that gather what they pass on would hold events back.
     Ok((head, [("x-accel-buffering", "no")], Body::from_stream(events)).into_response())
@@ -105,6 +110,7 @@ impl From<WatchError> for ApiError {
             WatchError::Invalid { error, .. } => Self::invalid_field(error.field, error.message),
             WatchError::Ended(error) => error.into(),
             WatchError::Count(_) => Self::invalid(error),
+            WatchError::Forbidden(forbidden) => forbidden.into(),
             WatchError::Full { .. } => Self::of(Code::ResourceExhausted, error, Some(Duration::from_secs(5))),
             WatchError::Stopping => Self::of(Code::Unavailable, error, Some(Duration::from_secs(1))),
         }

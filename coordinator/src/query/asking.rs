@@ -10,7 +10,7 @@
 //! * No two replies that count have a shard in common: a shard counts once, however often it was asked for.
 //! * Shards that count never become fewer.
 //! * No node is asked for a shard while it is being asked for it already.
-//! * A shard that does not count is being asked for, or waits for the next round, or has no reader.
+//! * A shard that does not count is being asked for, or waits for the next round, or has no reader, or none whose schema fits.
 
 #[cfg(test)]
 mod tests;
@@ -89,6 +89,8 @@ struct Shard {
     in_flight: Vec<Call>,
     /// Readers that failed, or were not ready, in this round.
     tried: Vec<Arc<Peer>>,
+    /// Readers whose schema does not fit the question: they are not asked again.
+    unfit: Vec<Arc<Peer>>,
     counts_by: Option<Call>,
     was_asked: bool,
     last: Option<(Arc<Peer>, Arc<str>)>,
@@ -270,6 +272,9 @@ impl Asking {
     pub(super) fn failed(&mut self, call: Call, failure: Failure) {
         let asked = self.end(call);
         self.note_tried(call, asked.iter(), &failure.reason);
+        if failure.is_unfit {
+            self.note_unfit(call, &asked);
+        }
         match failure.refusal {
             Some(refusal) => _ = self.refusals.insert(Arc::clone(&self.requests[call.0].peer), refusal),
             None => self.is_taken_up = true,
@@ -286,6 +291,16 @@ impl Asking {
         }
     }
 
+    fn note_unfit(&mut self, call: Call, shards: &[u32]) {
+        let peer = &self.requests[call.0].peer;
+        for number in shards {
+            if let Some(shard) = self.shards.get_mut(number) {
+                shard.tried.retain(|tried| tried != peer);
+                shard.unfit.push(Arc::clone(peer));
+            }
+        }
+    }
+
     /// When to [`step`](Self::step) again, where nothing happens before; `None`: never.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
         let pending = self.requests.iter().filter(|request| !request.is_over);
@@ -293,9 +308,9 @@ impl Asking {
         hedges.chain(self.resume_at).min()
     }
 
-    /// Whether every shard counts.
-    pub(super) fn is_complete(&self) -> bool {
-        self.shards.values().all(|shard| shard.counts_by.is_some())
+    /// Whether there is nothing to wait for: every shard counts, or cannot be answered for by any of its readers.
+    pub(super) fn is_settled(&self) -> bool {
+        self.shards.values().all(|shard| shard.counts_by.is_some() || shard.is_hopeless())
     }
 
     /// The nodes' "no" to the question itself: from all of them, or one that no other reply makes up for.
@@ -337,7 +352,14 @@ impl Shard {
     fn next_reader(&self, requests: &[Request]) -> Option<&Arc<Peer>> {
         let is_being_asked =
             |reader: &Peer| self.in_flight.iter().any(|call| *requests[call.0].peer == *reader);
-        self.readers.iter().find(|reader| !self.tried.contains(reader) && !is_being_asked(reader))
+        let is_out = |reader| self.tried.contains(reader) || self.unfit.contains(reader);
+        self.readers.iter().find(|reader| !is_out(reader) && !is_being_asked(reader))
+    }
+
+    /// Whether no reader's schema fits the question, of those that there are at the moment.
+    fn is_hopeless(&self) -> bool {
+        let is_unfit = |reader: &Arc<Peer>| self.unfit.contains(reader);
+        self.in_flight.is_empty() && !self.readers.is_empty() && self.readers.iter().all(is_unfit)
     }
 
     fn why(&self) -> Why {

@@ -102,9 +102,9 @@ where
         }
     }
 
-    /// Whether every shard counts, or the nodes refuse the question.
+    /// Whether every shard counts or never will, or the nodes refuse the question.
     pub(super) fn is_over(&self) -> bool {
-        self.asking.is_complete() || self.asking.refusal().is_some()
+        self.asking.is_settled() || self.asking.refusal().is_some()
     }
 
     /// The replies that count so far.

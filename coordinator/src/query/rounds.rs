@@ -45,6 +45,8 @@ pub(super) struct Piece {
 pub(super) struct Rounds<'a> {
     pub(super) peers: &'a Peers,
     pub(super) query: &'a Arc<Query>,
+    /// What is meant by the query's measures, as the schema spells them.
+    pub(super) measures: &'a [String],
     pub(super) shard_count: u32,
     pub(super) limit: u32,
     pub(super) deadline: Deadline,
@@ -60,6 +62,14 @@ pub(super) struct Gathered {
     pub(super) pieces: Vec<Reply<Piece>>,
     /// All others.
     pub(super) lost: BTreeMap<u32, Lost>,
+}
+
+impl Gathered {
+    /// Rows of rollups that nodes looked at.
+    pub(super) fn rows_scanned(&self) -> u64 {
+        let rows = self.pieces.iter().map(|piece| piece.content.partial.facts.rows_scanned);
+        rows.fold(0, u64::saturating_add)
+    }
 }
 
 impl Rounds<'_> {
@@ -162,6 +172,7 @@ impl Rounds<'_> {
             as_of_ms: self.query.as_of.as_unix_ms(),
             live: self.kept.is_some(),
             known_version: known.as_ref().map_or(0, |known| known.reply.version),
+            measures: self.measures.to_vec(),
         });
         let (ask, query) = (ask.clone(), Arc::clone(self.query));
         async move {

@@ -313,8 +313,12 @@ impl Ingest for State {
             v1::BatchAck { producer: batch.producer.clone(), seq: batch.seq, ..v1::BatchAck::default() };
         if let Mood::RefusesRows(reason) = mood {
             let retry_after_ms = if reason == v1::RefusalReason::Overloaded { 2_500 } else { 0 };
-            ack.refused =
-                Some(v1::Refusal { reason: reason.into(), retry_after_ms, message: "not now".into() });
+            ack.refused = Some(v1::Refusal {
+                reason: reason.into(),
+                retry_after_ms,
+                message: "not now".into(),
+                limit: None,
+            });
             return Ok(Response::new(tokio_stream::once(Ok(ack)).boxed()));
         }
         let keep_params = KeepParams::default();

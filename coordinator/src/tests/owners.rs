@@ -8,11 +8,12 @@ use axum::http::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_proto::v1;
 use tidemark_proto::v1::RefusalReason;
+use tidemark_proto::{SCHEMA_METADATA, v1};
 use tidemark_rollup::member::{Member, MemberState, NodeId, View};
 use tidemark_rollup::sharding::ShardCount;
 use tokio::time::{Instant, sleep};
+use tonic::Status;
 
 const MS: Duration = Duration::from_millis(1);
 /// How long an answer is waited for before anybody knows how long they take.
@@ -331,4 +332,45 @@ async fn what_was_given_away_ends_with_the_token() {
     assert_eq!(still.running.address().port(), 8100);
     still.stop.cancel();
     still.running.stopped().await;
+}
+
+/// What a node says whose schema lacks the measure that is asked for.
+fn lacks(measure: &str) -> Mood {
+    let mut status =
+        Status::failed_precondition(format!("the schema of node n7 has no measure {measure} yet"));
+    status.metadata_mut().insert(SCHEMA_METADATA, measure.parse().unwrap());
+    Mood::Fails(status)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_owners_schema_lacks_is_asked_of_the_next_owner_and_costs_no_answer() {
+    let still = Still::of(3).await;
+    still.feed(traffic());
+    still.nodes[1].set_mood(lacks("visitors"));
+    let (answer, took) = ask(&still).await;
+    assert_whole(&answer);
+    assert_eq!(took, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_owners_schema_has_it_the_owners_are_named_at_once() {
+    let still = Still::of(3).await;
+    still.feed(traffic());
+    still.nodes[..2].iter().for_each(|node| node.set_mood(lacks("visitors")));
+    let (answer, took) = ask(&still).await;
+    // They will not have learned it before the time is over.
+    assert_eq!(took, Duration::ZERO);
+    let facts = &answer["facts"];
+    assert_eq!(facts["complete"], json!(false));
+    let answered = facts["shardsAnswered"].as_u64().unwrap();
+    assert!((1..64).contains(&answered), "{facts}");
+    for missing in facts["missing"].as_array().unwrap() {
+        assert!(["n0 (n0:1)", "n1 (n1:1)"].contains(&missing["node"].as_str().unwrap()), "{facts}");
+        assert_eq!(missing["reason"], "the schema of node n7 has no measure visitors yet");
+    }
+    // Also where it is all of them: that is no mistake of whoever asks.
+    still.nodes[2].set_mood(lacks("visitors"));
+    let (answer, took) = ask(&still).await;
+    assert_eq!((&answer["facts"]["shardsAnswered"], took), (&json!(0), Duration::ZERO));
+    assert_eq!(answer["facts"]["complete"], json!(false));
 }

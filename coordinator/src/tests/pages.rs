@@ -2,13 +2,15 @@
 
 use super::fake_node::{Call, Mood};
 use super::http_client;
+use super::still::Still;
 use super::world::{World, config, dead_member, event, parts};
 use crate::{Coordinator, CoordinatorConfig, StartError};
+use axum::http::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_rollup::placement::Replication;
-use tidemark_shell::link::Tcp;
+use tidemark_shell::link::Dial;
 use tidemark_shell::port::Port;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -129,6 +131,18 @@ async fn ready_means_that_nodes_which_have_all_shards_answer() {
 }
 
 #[tokio::test]
+async fn a_coordinator_that_stops_is_alive_and_not_ready_whatever_its_nodes_say() {
+    let world = Still::of(2).await;
+    assert_eq!(world.request(Method::GET, "/readyz", String::new()).await.0, 200);
+    world.stop.cancel();
+    let (status, body) = world.request(Method::GET, "/readyz", String::new()).await;
+    let body = String::from_utf8(body).unwrap();
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("stopping"), "{body}");
+    assert_eq!(world.request(Method::GET, "/healthz", String::new()).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_arrive_is_not_waited_for() {
     let world = World::of(1).await;
     let mut stream = TcpStream::connect(world.address).await.unwrap();
@@ -174,7 +188,7 @@ async fn a_request_under_way_is_answered_before_it_stops() {
 async fn an_address_in_use_is_an_error_that_names_it() {
     let world = World::of(0).await;
     let taken = CoordinatorConfig { http: world.address, ..config() };
-    let parts = parts(world.view.subscribe(), Port::At(taken.http), Arc::new(Tcp));
+    let parts = parts(world.view.subscribe(), Port::At(taken.http), Arc::new(Dial::default()));
     let error = Coordinator::start(taken, parts, Default::default()).await.unwrap_err();
     assert!(matches!(error, StartError::Bind { .. }));
     assert!(error.to_string().contains(&world.address.to_string()));

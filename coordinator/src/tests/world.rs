@@ -18,8 +18,9 @@ use tidemark_rollup::placement::{Placement, Replication};
 use tidemark_rollup::shard::ShardRules;
 use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::{Clock, EventTime};
-use tidemark_shell::link::{Connect, Tcp};
+use tidemark_shell::link::{Connect, Dial};
 use tidemark_shell::port::Port;
+use tidemark_telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -78,7 +79,7 @@ impl World {
         let members = started.iter().map(|node| node.member.clone()).chain(others);
         let (view, receiver) = watch::channel(Arc::new(View::new(members.collect()).unwrap()));
         let stop = CancellationToken::new();
-        let parts = parts(receiver, Port::At(config.http), Arc::new(Tcp));
+        let parts = parts(receiver, Port::At(config.http), Arc::new(Dial::default()));
         let running = Coordinator::start(config, parts, stop.clone()).await.unwrap();
         let address = running.address();
         Self { nodes: started, address, view, stop, running: Some(running), rules, replication }
@@ -166,12 +167,15 @@ pub(super) fn feed(
 pub(super) fn parts(view: watch::Receiver<Arc<View>>, port: Port, connect: Arc<dyn Connect>) -> Parts {
     let mut registry = Registry::default();
     Parts {
+        access: tidemark_access::Access::OPEN,
+        tls: None,
         clock: Arc::new(FixedClock(now())),
         view,
         connect,
         port,
         producer: ProducerId::from_u128(42),
         metrics: CoordinatorMetrics::new(&mut registry),
+        telemetry: Telemetry::default(),
         registry: Arc::new(Mutex::new(registry)),
     }
 }

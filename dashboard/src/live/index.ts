@@ -9,12 +9,13 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Analytics } from "../gen/tidemark/v1/services_pb";
 import { Live } from "./stream";
 import type { Known, Questions } from "./stream";
+import { withToken } from "./token";
 
 export type { Answer, Cell } from "./change";
 export type { Connection, Known, Query, Questions } from "./stream";
 
 /** The coordinator that the page came from. */
-export const client = createClient(Analytics, createGrpcWebTransport({ baseUrl: location.origin }));
+export const client = createClient(Analytics, createGrpcWebTransport({ baseUrl: location.origin, interceptors: [withToken] }));
 
 /**
  * Answers to these questions, kept up to date. To be called once in a page: all that is shown shares one stream. Answers that

@@ -7,6 +7,7 @@ use super::error::{Flaw, SegmentError};
 use super::index::{self, Head};
 use super::layout::{Column, Kind, Layout};
 use super::plan::{Plan, Selection};
+use super::shape::is_footer;
 use bytes::Bytes;
 use parquet::basic::Compression;
 use parquet::file::metadata::{
@@ -155,9 +156,17 @@ pub(super) fn check_tail<'a>(segment: &v1::Segment, tail: &'a Bytes) -> Result<&
     Ok(metadata)
 }
 
+/// The metadata of a Parquet file, out of its footer.
+pub(super) fn decode_metadata(bytes: &[u8]) -> Result<ParquetMetaData, Flaw> {
+    if !is_footer(bytes) {
+        return Err("its footer has fields that are none of Parquet's".into());
+    }
+    Ok(ParquetMetaDataReader::decode_metadata(bytes).map_err(|error| error.to_string())?)
+}
+
 impl Parsed {
     fn of(segment: &v1::Segment, metadata: &[u8]) -> Result<Self, Flaw> {
-        let metadata = ParquetMetaDataReader::decode_metadata(metadata).map_err(|error| error.to_string())?;
+        let metadata = decode_metadata(metadata)?;
         let pairs = metadata.file_metadata().key_value_metadata().map_or(&[][..], Vec::as_slice);
         let text = pairs.iter().find(|pair| pair.key == index::KEY).and_then(|pair| pair.value.as_ref());
         let (head, indexes) = index::from_text(text.ok_or("it has no index of Tidemark's")?)?;

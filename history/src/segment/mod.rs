@@ -25,6 +25,9 @@ mod facts;
 mod feed;
 mod fetched;
 mod footer;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hybrid;
 mod index;
 pub mod layout;
@@ -32,6 +35,7 @@ mod page;
 mod plan;
 mod raw;
 mod read;
+mod shape;
 mod thrift;
 mod write;
 

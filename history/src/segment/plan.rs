@@ -8,6 +8,7 @@ use super::fetched::Fetched;
 use super::footer::{ChunkAt, Group, Parsed};
 use super::layout::{Fact, Kind};
 use super::read;
+use super::thrift::after_struct;
 use bytes::Bytes;
 use parquet::bloom_filter::Sbbf;
 use std::ops::Range;
@@ -170,7 +171,8 @@ impl Plan {
         for (at, bloom) in self.blooms() {
             let bytes = fetched.verified(bloom, "the bloom filter")?;
             // A filter that cannot be read rules nothing out. One without bits would panic when asked.
-            let filter = Sbbf::from_bytes(&bytes).ok().filter(|filter| filter.num_blocks() > 0);
+            let sound = after_struct(&bytes).and_then(|_| Sbbf::from_bytes(&bytes).ok());
+            let filter = sound.filter(|filter| filter.num_blocks() > 0);
             let urls = self.selection.urls.as_deref().unwrap_or_default();
             if filter.is_some_and(|filter| !urls.iter().any(|url| filter.check(url.as_str()))) {
                 ruled_out.push(at);

@@ -15,7 +15,7 @@
 use super::chunk::{Chunk, Sink};
 use super::column::read_integers;
 use super::error::{Flaw, SegmentError, WriteError};
-use super::footer::{ChunkAt, check_tail};
+use super::footer::{ChunkAt, check_tail, decode_metadata};
 use super::page::{Page, Unpacker, Values, each_binary};
 use super::write::{Written, base_properties};
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use parquet::basic::{LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::{ByteArray, FixedLenByteArray};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::properties::EnabledStatistics;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{Type, TypePtr};
@@ -144,7 +144,7 @@ pub fn read_raw(segment: &v1::Segment, bytes: &Bytes) -> Result<Vec<v1::Block>, 
 }
 
 fn read_groups(metadata: &[u8], body: &Bytes, rows: u64) -> Result<Vec<v1::Block>, Flaw> {
-    let metadata = ParquetMetaDataReader::decode_metadata(metadata).map_err(|error| error.to_string())?;
+    let metadata = decode_metadata(metadata)?;
     let columns = metadata.file_metadata().schema_descr().columns();
     let expected = COLUMNS.iter().copied();
     let found = columns.iter().map(|column| (column.name(), column.physical_type()));

@@ -1,9 +1,10 @@
-//! The header of a page.
+//! The header of a page, and whether what the `parquet` crate is to read can be believed.
 //!
-//! Owns: reading the few fields of it that matter out of Thrift's compact encoding.
-//! Does not own: pages (`page`), the footer (`footer`, by the `parquet` crate).
+//! Owns: reading the few fields of a page's header that matter out of Thrift's compact encoding, and walking over structs of any kind.
+//! Does not own: pages (`page`), what is in footers and filters (the `parquet` crate).
 //!
-//! Why not by the `parquet` crate: it takes a header at its word, and panics or reserves gigabytes where one lies.
+//! Why not all by the `parquet` crate: it takes a page's header at its word, and panics or reserves gigabytes where one lies. And where a
+//! footer says that it has two thousand million flags, it counts to there.
 
 /// What a page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,23 +69,41 @@ pub(super) fn take_header(input: &mut &[u8]) -> Option<PageHeader> {
     Some(PageHeader { kind, packed_bytes: size(packed)?, unpacked_bytes: size(unpacked)?, len, encoding })
 }
 
-const BOOLS: [u8; 2] = [1, 2];
-const BYTE: u8 = 3;
-const I16: u8 = 4;
-const I32: u8 = 5;
-const I64: u8 = 6;
-const DOUBLE: u8 = 7;
-const BINARY: u8 = 8;
-const LIST: u8 = 9;
-const SET: u8 = 10;
-const STRUCT: u8 = 12;
+/// Whether bytes begin with a struct that can be read with as much work as it has bytes: no list claims more elements than bytes follow.
+/// What is after the struct.
+pub(super) fn after_struct(bytes: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader(bytes);
+    reader.skip(STRUCT, 0)?;
+    Some(reader.rest())
+}
 
-/// Statistics within a header are two deep.
+pub(super) const BOOLS: [u8; 2] = [1, 2];
+pub(super) const BYTE: u8 = 3;
+pub(super) const I16: u8 = 4;
+pub(super) const I32: u8 = 5;
+pub(super) const I64: u8 = 6;
+pub(super) const DOUBLE: u8 = 7;
+pub(super) const BINARY: u8 = 8;
+pub(super) const LIST: u8 = 9;
+const SET: u8 = 10;
+pub(super) const STRUCT: u8 = 12;
+
+/// Statistics of a column are six deep in a footer, a list of theirs is seven.
 const MAX_DEPTH: u32 = 8;
 
-struct Reader<'a>(&'a [u8]);
+/// Reads Thrift's compact encoding. `None` is everywhere that there is something else.
+pub(super) struct Reader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// What was not read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     fn byte(&mut self) -> Option<u8> {
         let (&byte, rest) = self.0.split_first()?;
         self.0 = rest;
@@ -95,7 +114,7 @@ impl Reader<'_> {
         prost::encoding::decode_varint(&mut self.0).ok()
     }
 
-    fn int(&mut self) -> Option<i64> {
+    pub(super) fn int(&mut self) -> Option<i64> {
         let value = self.varint()?;
         Some((value >> 1) as i64 ^ -((value & 1) as i64))
     }
@@ -105,21 +124,28 @@ impl Reader<'_> {
         depth: u32,
         mut each: impl FnMut(&mut Self, i64, u8) -> Option<()>,
     ) -> Option<()> {
+        let mut before = 0;
+        while let Some((id, wire)) = self.field_head(before, depth)? {
+            each(self, id, wire)?;
+            before = id;
+        }
+        Some(())
+    }
+
+    /// The number and type of the field after the one with number `before`, 0 for the first; within, `None` at the end of the struct.
+    pub(super) fn field_head(&mut self, before: i64, depth: u32) -> Option<Option<(i64, u8)>> {
         if depth > MAX_DEPTH {
             return None;
         }
-        let mut id = 0_i64;
-        loop {
-            let head = self.byte()?;
-            if head == 0 {
-                return Some(());
-            }
-            id = match head >> 4 {
-                0 => self.int()?,
-                delta => id.checked_add(i64::from(delta))?,
-            };
-            each(self, id, head & 0xF)?;
-        }
+        let head = self.byte()?;
+        let id = match head >> 4 {
+            _ if head == 0 => return Some(None),
+            0 => self.int()?,
+            delta => before.checked_add(i64::from(delta))?,
+        };
+        // A larger number would be another one to who reads 16 bits of it.
+        i16::try_from(id).ok()?;
+        Some(Some((id, head & 0xF)))
     }
 
     /// How many values a page has, and their encoding.
@@ -144,7 +170,7 @@ impl Reader<'_> {
         Some((len?, encoding))
     }
 
-    fn skip(&mut self, wire: u8, depth: u32) -> Option<()> {
+    pub(super) fn skip(&mut self, wire: u8, depth: u32) -> Option<()> {
         match wire {
             _ if BOOLS.contains(&wire) => Some(()),
             BYTE => self.byte().map(drop),
@@ -169,17 +195,20 @@ impl Reader<'_> {
         if depth > MAX_DEPTH {
             return None;
         }
+        let (wire, len) = self.list_head()?;
+        (0..len).try_for_each(|_| self.skip(wire, depth + 1))
+    }
+
+    /// The type of a list's elements, and how many they are.
+    pub(super) fn list_head(&mut self) -> Option<(u8, u64)> {
         let head = self.byte()?;
         let len = match head >> 4 {
             15 => self.varint()?,
             len => u64::from(len),
         };
-        for _ in 0..len {
-            // Within a list a bool takes a byte.
-            let wire = if BOOLS.contains(&(head & 0xF)) { BYTE } else { head & 0xF };
-            self.skip(wire, depth + 1)?;
-        }
-        Some(())
+        // Parquet has no lists of bools where this reads. Some say that these take a byte each, others that they take none.
+        let wire = Some(head & 0xF).filter(|wire| !BOOLS.contains(wire))?;
+        (len <= self.0.len() as u64).then_some((wire, len))
     }
 }
 
@@ -211,11 +240,26 @@ mod tests {
         assert_eq!((header.kind, header.len, header.encoding), (PageKind::Dictionary, 3, Encoding::Plain));
     }
 
+    #[test]
+    fn a_list_that_claims_more_than_there_is_is_not_walked_over() {
+        // One field, which is a list of so many of something; then the end of the struct.
+        let of = |head: &[u8], rest: &[u8]| [&[0x19], head, rest, &[0, 0xAA]].concat();
+        let three = of(&[0x35], &[2, 4, 6]);
+        assert_eq!(after_struct(&three), Some(&[0xAA][..]));
+        let of_one = of(&[0x15], &[2]);
+        assert_eq!(after_struct(&of_one), Some(&[0xAA][..]));
+        for element in [1, 2, 5, 12] {
+            let many = of(&[0xF0 | element, 0xFF, 0xFF, 0xFF, 0xFF, 7], &[]);
+            assert_eq!(after_struct(&many), None, "elements of type {element}");
+        }
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             let mut input = &bytes[..];
             while take_header(&mut input).is_some() && !input.is_empty() {}
+            _ = after_struct(&bytes);
         }
     }
 }

@@ -109,7 +109,7 @@ pub(super) async fn subscribe(
         notes.failures.subscribers.add(because);
     };
     let mut subscription = match Subscription::new(vec![coordinator], questions, EVERY, seed) {
-        Ok(subscription) => subscription,
+        Ok(subscription) => subscription.through(options.dial.clone()),
         Err(error) => return lost(&format!("gave up: {error}")),
     };
     let mut is_away = false;

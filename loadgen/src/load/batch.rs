@@ -18,7 +18,7 @@ const MOST_IN_BLOCKS: u64 = MAX_BLOCK_EVENTS as u64;
 /// Events of a batch of rows, which is one message: with the longest names it stays below the 4 MiB that a node takes.
 const MOST_IN_ROWS: u64 = 8_192;
 
-/// How many events a batch may have. The second copy of one that is sent twice travels as rows, and has to make the same blocks.
+/// How many events a batch may have. One that is sent twice travels as rows.
 pub(super) fn most_events(form: Form, is_sent_twice: bool) -> u64 {
     match form {
         Form::Blocks if !is_sent_twice => MOST_IN_BLOCKS,

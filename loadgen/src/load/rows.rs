@@ -6,14 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_client::{Backoff, ClientError, Outcome, Undelivered, Why};
+use tidemark_client::{Backoff, Dial, Link, Outcome, Undelivered, Why, open};
 use tidemark_proto::v1;
 use tidemark_proto::v1::ingest_client::IngestClient;
 use tidemark_rollup::block::ProducerId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::{Channel, Endpoint};
 
 /// Batches on their way at a time.
 const IN_FLIGHT: usize = 64;
@@ -41,6 +40,7 @@ pub(super) struct RowSender {
 /// What is on its way, and how often something was sent again.
 struct Line {
     nodes: Vec<String>,
+    dial: Dial,
     /// Which of them is asked.
     at: usize,
     producer: ProducerId,
@@ -53,14 +53,14 @@ struct Line {
 impl RowSender {
     /// Sends to the first node that answers. Batches are given up after `retry_for`. `on_retry` is called for each that is sent again.
     pub(super) fn start(
-        nodes: Vec<String>,
+        (nodes, dial): (Vec<String>, Dial),
         producer: ProducerId,
         retry_for: Duration,
         on_retry: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
         let (rows, taken) = mpsc::channel(1);
         let line =
-            Line { nodes, at: 0, producer, waiting: VecDeque::new(), failures: 0, retry_for, on_retry };
+            Line { nodes, dial, at: 0, producer, waiting: VecDeque::new(), failures: 0, retry_for, on_retry };
         let task = AbortOnDropHandle::new(tokio::spawn(line.run(taken)));
         Self { rows, next_seq: 0, retry_for, _task: task }
     }
@@ -199,18 +199,8 @@ impl Line {
         }
     }
 
-    async fn connect(&self) -> Result<IngestClient<Channel>, String> {
+    async fn connect(&self) -> Result<IngestClient<Link>, String> {
         let node = &self.nodes[self.at % self.nodes.len()];
-        let endpoint = Endpoint::from_shared(node.clone()).map_err(|error| error.to_string())?;
-        let endpoint = endpoint
-            .connect_timeout(TIMEOUT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| ClientError::Unreachable { address: node.clone(), message: error.to_string() });
-        channel.map(IngestClient::new).map_err(|error| error.to_string())
+        open(node, &self.dial).await.map(IngestClient::new).map_err(|error| error.to_string())
     }
 }

@@ -18,7 +18,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tidemark_client::{ClientError, QueryClient};
+use tidemark_client::{ClientError, Dial, QueryClient};
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::time::Clock;
 use tokio::task::JoinSet;
@@ -46,6 +46,9 @@ pub struct RunOptions {
     pub nodes: Vec<String>,
     /// A coordinator, `http://host:port`: for queries, subscribers and the verdict.
     pub coordinator: Option<String>,
+    /// How nodes and the coordinator are reached.
+    #[serde(skip)]
+    pub dial: Dial,
     /// What events are like.
     pub profile: Profile,
     /// When they are due.
@@ -168,7 +171,7 @@ pub async fn run(
     let names = Arc::new(Names::new(&options.profile, &options.run));
     let needs_coordinator = options.queries_per_second > 0.0 || options.subscribers > 0 || options.keeps_sent;
     let client = match (&options.coordinator, needs_coordinator) {
-        (Some(coordinator), true) => Some(QueryClient::connect(coordinator).await?),
+        (Some(coordinator), true) => Some(QueryClient::connect_with(coordinator, &options.dial).await?),
         (None, true) => return Err(RunError::NoCoordinator),
         (_, false) => None,
     };

@@ -19,7 +19,7 @@ use futures::stream::FuturesUnordered;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidemark_client::{ClientError, Outcome, Producer, ProducerConfig, SendError, Undelivered, Why};
+use tidemark_client::{ClientError, Outcome, Parts, Producer, ProducerConfig, SendError, Undelivered, Why};
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::time::{Clock, EventTime};
@@ -91,7 +91,10 @@ pub(super) struct Sender {
     options: Arc<RunOptions>,
     number: u32,
     line: Line,
-    /// For batches that are sent twice, where the profile has some.
+    /// For batches that are sent twice, where the profile has some and blocks are sent: they travel as rows both times, under an id
+    /// of their own, as a producer gives each block a number of its own.
+    repeated: Option<Line>,
+    /// For their second copies.
     again: Option<RowSender>,
     traffic: Traffic,
     clock: Arc<dyn Clock>,
@@ -111,13 +114,16 @@ impl Sender {
         let mut nodes = options.nodes.clone();
         let first = number as usize % nodes.len().max(1);
         nodes.rotate_left(first);
-        let rows = |nodes: &[String]| {
+        let (is_repeating, in_blocks) = (options.profile.duplicates > 0.0, options.form == Form::Blocks);
+        let id_of_rows = if in_blocks { ProducerId::from_u128(!id.as_u128()) } else { id };
+        let rows = || {
             let shared = Arc::clone(&shared);
             let count = move || _ = shared.retries.fetch_add(1, Ordering::Relaxed);
-            RowSender::start(nodes.to_vec(), id, options.retry_for, Box::new(count))
+            let nodes = (nodes.clone(), options.dial.clone());
+            RowSender::start(nodes, id_of_rows, options.retry_for, Box::new(count))
         };
         let line = match options.form {
-            Form::Rows => Line::Rows(rows(&nodes)),
+            Form::Rows => Line::Rows(rows()),
             Form::Blocks => {
                 let config = ProducerConfig {
                     max_in_flight: IN_FLIGHT,
@@ -125,12 +131,14 @@ impl Sender {
                     retry_for: options.retry_for,
                     ..ProducerConfig::new(nodes.first().cloned().unwrap_or_default())
                 };
-                Line::Blocks(Box::new(Producer::connect(config, id).await?))
+                let parts = Parts { connect: Arc::new(options.dial.clone()), ..Parts::of(id) };
+                Line::Blocks(Box::new(Producer::connect_with(config, id, parts).await?))
             }
         };
-        let again = (options.profile.duplicates > 0.0).then(|| rows(&nodes));
+        let repeated = (is_repeating && in_blocks).then(|| Line::Rows(rows()));
+        let again = is_repeating.then(rows);
         let traffic = Traffic::new(&options.profile, options.seed, number);
-        Ok(Self { options, number, line, again, traffic, clock, shared, stop })
+        Ok(Self { options, number, line, repeated, again, traffic, clock, shared, stop })
     }
 
     /// Sends what is due from `started` on, and waits until the end of everything is known, or for `retry_for` after the last was due.
@@ -149,16 +157,17 @@ impl Sender {
             wall_start: self.clock.now().minus(started.elapsed()),
             started,
             sent: 0,
+            made: Vec::new(),
             stop: &self.stop,
             stopped: None,
         };
-        sending.run(&mut self.line, &settle).await;
+        sending.run(&mut self.line, self.repeated.as_mut(), &settle).await;
         drop(settle);
         if let Line::Blocks(producer) = self.line {
             let totals = producer.close(self.options.retry_for).await;
             self.shared.retries.fetch_add(totals.retries, Ordering::Relaxed);
         }
-        // The settler ends when every batch's end is known, which the line sees to within `retry_for`.
+        // The settler ends when every batch's end is known, which the lines see to within `retry_for`; they are there until then.
         _ = settler.await;
     }
 }
@@ -173,14 +182,22 @@ struct Sending<'a> {
     shared: &'a Arc<Shared>,
     wall_start: EventTime,
     started: Instant,
+    /// Events that went.
     sent: u64,
+    /// Those after them that are made.
+    made: Vec<Made>,
     stop: &'a CancellationToken,
     /// When the run was ended early: nothing is due after that.
     stopped: Option<Duration>,
 }
 
 impl Sending<'_> {
-    async fn run(&mut self, line: &mut Line, settle: &mpsc::UnboundedSender<OnItsWay>) {
+    async fn run(
+        &mut self,
+        line: &mut Line,
+        mut repeated: Option<&mut Line>,
+        settle: &mpsc::UnboundedSender<OnItsWay>,
+    ) {
         let schedule = &self.options.schedule;
         let mut noted = 0;
         loop {
@@ -203,12 +220,17 @@ impl Sending<'_> {
             let is_sent_twice = self.traffic.is_sent_twice(self.sent);
             let most = most_events(self.options.form, is_sent_twice);
             let full_at = self.due_at(self.sent + most - 1);
-            let goes_at = full_at.min(self.due_at(self.sent) + self.options.linger);
-            if !is_ended && elapsed < goes_at {
+            let goes_at = full_at.min(self.due_at(self.sent) + self.linger());
+            self.make(due.min(self.sent + most)).await;
+            if self.made.is_empty() || (!is_ended && elapsed < goes_at) {
                 tokio::time::sleep_until(self.started + goes_at.min(elapsed + LOOK)).await;
                 continue;
             }
-            let batch = self.batch((due - self.sent).min(most)).await;
+            let batch = self.batch();
+            let line = match &mut repeated {
+                Some(rows) if is_sent_twice => &mut **rows,
+                _ => &mut *line,
+            };
             match self.send(line, batch, is_sent_twice).await {
                 Some(on_its_way) => _ = settle.send(on_its_way),
                 None => return,
@@ -235,20 +257,40 @@ impl Sending<'_> {
         self.options.schedule.due_at(self.of_all(mine))
     }
 
-    /// The next events.
-    async fn batch(&mut self, events: u64) -> Batch {
-        let begin = self.sent;
-        let due = Moments::between(self.due_at(begin), self.due_at(begin + events - 1), events);
-        let mut made = Vec::with_capacity(events as usize);
-        while self.sent < begin + events {
-            let until = (self.sent + MADE_AT_ONCE).min(begin + events);
-            made.extend((self.sent..until).map(|number| {
-                let is_viral = self.viral.contains(&self.of_all(number));
-                self.traffic.event(number, is_viral, self.wall_start.plus(due.at(number - begin)))
-            }));
-            self.sent = until;
+    /// How long the first event of a batch waits. The first batches of producers wait for different times: in the world they are not
+    /// in step either, and what all of them sent at once would be a load of its own.
+    fn linger(&self) -> Duration {
+        match self.sent {
+            0 => self.options.linger * (self.number + 1) / self.options.producers.len().max(1) as u32,
+            _ => self.options.linger,
+        }
+    }
+
+    /// Makes the events up to this number as they become due: made with their batch, they would keep the machine busy all at once.
+    async fn make(&mut self, until: u64) {
+        loop {
+            let from = self.sent + self.made.len() as u64;
+            if from >= until {
+                return;
+            }
+            let count = (until - from).min(MADE_AT_ONCE);
+            let due = Moments::between(self.due_at(from), self.due_at(from + count - 1), count);
+            for at in 0..count {
+                let is_viral = self.viral.contains(&self.of_all(from + at));
+                let time = self.wall_start.plus(due.at(at));
+                self.made.push(self.traffic.event(from + at, is_viral, time));
+            }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// What is made and did not go yet.
+    fn batch(&mut self) -> Batch {
+        let made = std::mem::take(&mut self.made);
+        let events = made.len() as u64;
+        let due =
+            Moments::between(self.due_at(self.sent), self.due_at(self.sent + events.max(1) - 1), events);
+        self.sent += events;
         Batch { made: Arc::new(made), due }
     }
 
@@ -256,13 +298,13 @@ impl Sending<'_> {
     async fn send(&mut self, line: &mut Line, batch: Batch, is_sent_twice: bool) -> Option<OnItsWay> {
         let (sealed_at, count) = (self.clock.now(), batch.count());
         let names = Arc::clone(&self.shared.names);
-        let (seq, outcome): (u64, BoxFuture<'static, Outcome>) = match line {
+        let (seq, outcome): (_, BoxFuture<'static, Outcome>) = match line {
             Line::Blocks(producer) => {
                 let mut events: Vec<v1::Event> =
                     batch.made.iter().map(|made| made.to_event(&names)).collect();
                 loop {
                     match producer.send_within(events, sealed_at, ROOM_WITHIN).await {
-                        Ok(ticket) => break (producer.last_seq(), Box::pin(ticket)),
+                        Ok(ticket) => break (None, Box::pin(ticket)),
                         Err(SendError::Full { events: left, .. }) if !self.is_over() => events = left,
                         Err(error) => {
                             tracing::warn!(%error, "a batch is not sent");
@@ -281,14 +323,14 @@ impl Sending<'_> {
             }
             Line::Rows(rows) => {
                 let told = rows.send(batch.rows(&names), count, sealed_at.as_unix_ms()).await;
-                (rows.last_seq(), Box::pin(outcome_of(told, count)))
+                (Some(rows.last_seq()), Box::pin(outcome_of(told, count)))
             }
         };
         let timeline = &mut self.shared.notes().timeline;
         for part in batch.parts(timeline) {
             timeline.note(batch.due.at(part.start), |then| then.sent += part.end - part.start);
         }
-        let twice = is_sent_twice.then_some(Twice { seq, sealed_at });
+        let twice = seq.filter(|_| is_sent_twice).map(|seq| Twice { seq, sealed_at });
         Some(OnItsWay { batch, outcome, twice })
     }
 

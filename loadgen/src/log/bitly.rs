@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
+use tidemark_rollup::enrich;
 use xxhash_rust::xxh3::Xxh3;
 
 /// A click, or a heartbeat of the feed. Every field may be missing.
@@ -136,8 +137,8 @@ impl<'a> Click<'a> {
     fn referrer_host(&mut self) -> Option<Cow<'a, [u8]>> {
         match self.referrer.take()?.0 {
             referrer if matches!(referrer.as_ref(), "" | "-" | "direct") => None,
-            Cow::Borrowed(referrer) => Some(web::referrer_host(referrer.as_bytes())),
-            Cow::Owned(referrer) => Some(Cow::Owned(web::referrer_host(referrer.as_bytes()).into_owned())),
+            Cow::Borrowed(referrer) => Some(enrich::referrer_host(referrer.as_bytes())),
+            Cow::Owned(referrer) => Some(Cow::Owned(enrich::referrer_host(referrer.as_bytes()).into_owned())),
         }
     }
 }

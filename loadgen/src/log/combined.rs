@@ -10,6 +10,7 @@ use super::{LineFault, LogEvent, ParseOptions, visitor_hash};
 use regex::bytes::Regex;
 use std::borrow::Cow;
 use std::sync::LazyLock;
+use tidemark_rollup::enrich;
 use xxhash_rust::xxh3::Xxh3;
 
 // A line is matched in three pieces, which together mean one pattern. In the last one, which is by far the longest,
@@ -85,7 +86,7 @@ pub(super) fn parse<'a>(line: &'a [u8], options: &ParseOptions) -> Result<LogEve
 
     let url = rooted(if options.keep_query { target } else { page });
     let mut event = LogEvent::new(time_ms, url, visitor(fields.address, fields.agent));
-    let referrer = (!matches!(fields.referrer, b"" | b"-")).then(|| web::referrer_host(fields.referrer));
+    let referrer = (!matches!(fields.referrer, b"" | b"-")).then(|| enrich::referrer_host(fields.referrer));
     let campaign = query.map(Campaign::in_query).unwrap_or_default();
     web::set_origin(&mut event, referrer, campaign, &options.site);
     web::set_agent(&mut event, fields.agent);

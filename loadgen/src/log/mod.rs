@@ -1,7 +1,7 @@
 //! Log lines as events: the formats, what one line yields, and why a line yields nothing.
 //!
 //! Owns: [`LogEvent`], [`LineFault`] and the choice of parser by format.
-//! Does not own: files and line ends (`reader`), judgements about agents and referrers (`enrich`).
+//! Does not own: files and line ends (`reader`), judgements about agents and referrers (`tidemark_rollup::enrich`).
 //!
 //! Invariants:
 //! * Every line is an event, a skip or a fault; no input panics.

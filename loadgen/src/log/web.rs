@@ -3,18 +3,9 @@
 //! Owns: the rules that both formats share. Does not own: canonical URLs, which nodes make.
 
 use super::LogEvent;
-use crate::enrich;
 use regex::bytes::Regex;
 use std::borrow::Cow;
-use std::sync::LazyLock;
-
-/// What stands for the host of a referrer that has none, such as `about:blank`.
-const NO_HOST: &[u8] = b"(other)";
-
-/// Scheme, user information (passed over), then the host up to port, path, query or fragment.
-static REFERRER: LazyLock<Regex> = LazyLock::new(|| {
-    constant_pattern(r"(?-u)^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(\[[0-9A-Fa-f:.]+\]|[^/?#:]+)")
-});
+use tidemark_rollup::enrich;
 
 /// Compiles a pattern that this crate wrote.
 pub(super) fn constant_pattern(pattern: &str) -> Regex {
@@ -37,27 +28,6 @@ pub(super) fn is_absolute(url: &[u8]) -> bool {
     let scheme_end = url.iter().position(|&byte| !(byte.is_ascii_alphanumeric() || b"+.-".contains(&byte)));
     url.first().is_some_and(u8::is_ascii_alphabetic)
         && scheme_end.is_some_and(|at| url[at..].starts_with(b"://"))
-}
-
-/// The host of a referrer, in lower case, without port and user information; `(other)` where it has none.
-pub(super) fn referrer_host(referrer: &[u8]) -> Cow<'_, [u8]> {
-    let Some(host) = REFERRER.captures(referrer).and_then(|captures| captures.get(1)) else {
-        return Cow::Borrowed(NO_HOST);
-    };
-    lower_case(host.as_bytes())
-}
-
-/// Lower-cases what is UTF-8 and leaves other bytes alone.
-fn lower_case(text: &[u8]) -> Cow<'_, [u8]> {
-    if text.is_ascii() && !text.iter().any(u8::is_ascii_uppercase) {
-        return Cow::Borrowed(text);
-    }
-    let mut lower = Vec::with_capacity(text.len());
-    for chunk in text.utf8_chunks() {
-        lower.extend_from_slice(chunk.valid().to_lowercase().as_bytes());
-        lower.extend_from_slice(chunk.invalid());
-    }
-    Cow::Owned(lower)
 }
 
 /// The campaign parameters of a query string, decoded.
@@ -121,25 +91,6 @@ pub(super) fn set_agent(event: &mut LogEvent<'_>, user_agent: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_referrer_host_is_lower_case_without_port_and_user() {
-        for (referrer, host) in [
-            ("http://Example.COM:8080/a?b#c", "example.com"),
-            ("https://user:secret@example.com/", "example.com"),
-            ("http://a@/x", "a@"),
-            ("http://[2001:DB8::1]:80/", "[2001:db8::1]"),
-            ("android-app://com.example.reader/", "com.example.reader"),
-            ("http://BÜCHER.example", "bücher.example"),
-            ("about:blank", "(other)"),
-            ("example.com", "(other)"),
-            ("http:///path", "(other)"),
-            ("1http://example.com", "(other)"),
-        ] {
-            assert_eq!(String::from_utf8_lossy(&referrer_host(referrer.as_bytes())), host, "{referrer}");
-        }
-        assert_eq!(referrer_host(b"http://A\xffB/").as_ref(), b"a\xffb");
-    }
 
     #[test]
     fn a_url_is_absolute_when_a_scheme_and_two_slashes_open_it() {

@@ -7,7 +7,7 @@
 use super::{Course, Event, Now, Protocol};
 use crate::identity::Identity;
 use crate::message::{Envelope, MAX_NAMES, Message};
-use crate::refusal::Failure;
+use crate::refusal::{Failure, Heard, Whose};
 use crate::seal::Dropped;
 use bytes::Buf as _;
 use foca::{Codec as _, Header, PostcardCodec};
@@ -54,8 +54,13 @@ impl Protocol {
         if self.course != Course::Here {
             return;
         }
-        if envelope.fingerprint != self.refusals.fingerprint() {
-            return self.hear_stranger(&envelope.message, from, now);
+        let tells_facts = matches!(envelope.message, Message::Challenge(_) | Message::Facts(_));
+        match self.refusals.whose(envelope.fingerprint) {
+            // Nobody of the same facts has to be told them.
+            Whose::Own if tells_facts => return self.count(Event::Dropped(Dropped::Rejected)),
+            Whose::Own => self.refusals.met_the_same(),
+            Whose::Agreeing if !tells_facts => {}
+            Whose::Agreeing | Whose::Unknown => return self.hear_stranger(&envelope.message, from, now),
         }
         match &envelope.message {
             Message::Gossip(packet) => self.hear(packet, now),
@@ -83,20 +88,23 @@ impl Protocol {
                     }
                 }
             }
-            // Of one who agrees, so it is late: facts differ for a whole life.
-            Message::Refusal(_) | Message::Facts(_) => self.count(Event::Dropped(Dropped::Rejected)),
+            // They were dealt with above.
+            Message::Challenge(_) | Message::Facts(_) => {}
         }
     }
 
     fn hear_stranger(&mut self, message: &Message, from: SocketAddr, now: Now) {
-        if !matches!(message, Message::Refusal(_) | Message::Facts(_)) {
+        if !matches!(message, Message::Challenge(_) | Message::Facts(_)) {
             self.count(Event::Dropped(Dropped::Facts));
         }
-        let joined = self.established.is_some();
-        let (answer, change) = self.refusals.hear(message, from, joined, now.instant);
-        change.into_iter().for_each(|change| self.roster.say(change));
+        let Heard { answer, said, met } = self.refusals.hear(message, from, self.established, now.instant);
+        said.into_iter().for_each(|change| self.roster.say(change));
         if let Some(answer) = answer {
             self.send(from, answer);
+        }
+        if met {
+            // What it said before came to nothing.
+            self.announce_to(from);
         }
     }
 

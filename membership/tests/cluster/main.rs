@@ -7,5 +7,6 @@ mod identities;
 mod net;
 mod partitions;
 mod remembering;
+mod schemas;
 mod sockets;
 mod strangers;

@@ -18,6 +18,7 @@ use tidemark_membership::{
 };
 use tidemark_rollup::member::{Member, NodeId, Role, View};
 use tidemark_rollup::placement::Replication;
+use tidemark_rollup::schema::Schema;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::{Clock, EventTime};
 use tidemark_shell::datagrams::Datagrams;
@@ -257,7 +258,7 @@ pub(crate) fn facts() -> ClusterFacts {
         cluster: "test".into(),
         shards: ShardCount::new(64).unwrap(),
         replication: Replication::DEFAULT,
-        schema: 1,
+        schema: Schema::default().outline(),
     }
 }
 

@@ -10,6 +10,8 @@ use futures::future::join_all;
 use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_access::Caller;
+use tidemark_access::token::Scope;
 use tidemark_proto::v1;
 use tidemark_rollup::member::{Member, Role};
 use tidemark_rollup::placement::Placement;
@@ -35,20 +37,28 @@ impl Inner {
 
     async fn status_of(&self, node: &Member) -> Option<v1::StatusReply> {
         if node.id == self.id {
-            return Some(self.repair.status());
+            return Some(self.status());
         }
         let mut client = self.peers.client(node).ok()?;
         let asked = tokio::time::timeout(STATUS_WITHIN, client.status(v1::StatusRequest {})).await;
         asked.ok()?.ok().map(Response::into_inner)
     }
 
-    async fn receipts(&self, request: v1::ReceiptsRequest) -> Result<v1::ReceiptsReply, Status> {
+    async fn receipts(
+        &self,
+        request: v1::ReceiptsRequest,
+        caller: &Caller,
+    ) -> Result<v1::ReceiptsReply, Status> {
         let bucket = |seconds: u32, field: &str| {
             BucketStart::from_unix_seconds(seconds)
                 .ok_or_else(|| Status::invalid_argument(format!("{field}: is not the start of a bucket")))
         };
         let (from, to) = (bucket(request.from_s, "from_s")?, bucket(request.to_s, "to_s")?);
         let site = Some(request.site.as_str()).filter(|site| !matches!(*site, "" | "*"));
+        match site {
+            None => caller.may_for_all(Scope::Query)?,
+            Some(site) => caller.may(Scope::Query, site)?,
+        }
         let owners = Arc::clone(&self.router.owners.borrow());
         let is_asked = |number: u32| match request.shards.is_empty() {
             true => self.rules.shards.shard(number).is_some_and(|shard| owners.rank(shard) == Some(0)),
@@ -74,7 +84,8 @@ impl v1::admin_server::Admin for Services {
         &self,
         request: Request<v1::ReceiptsRequest>,
     ) -> Result<Response<v1::ReceiptsReply>, Status> {
-        self.0.receipts(request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions());
+        self.0.receipts(request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn placement(
@@ -89,19 +100,20 @@ impl v1::admin_server::Admin for Services {
 
     async fn watch_placement(
         &self,
-        _: Request<v1::PlacementRequest>,
+        request: Request<v1::PlacementRequest>,
     ) -> Result<Response<Self::WatchPlacementStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let owners = self.0.router.owners.clone();
         let placements = futures::stream::unfold((owners, None), |(mut owners, told)| async move {
             let placement = next_placement(&mut owners, told.as_ref()).await?;
             Some((Ok(placement.to_wire()), (owners, Some(placement))))
         });
         let stopped = self.0.shutdown.clone().cancelled_owned();
-        Ok(Response::new(placements.take_until(stopped).boxed()))
+        Ok(Response::new(caller.while_allowed(placements.take_until(stopped)).boxed()))
     }
 
     async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
-        tracing::info!("asked to hand over and stop");
+        tracing::info!(node = %self.0.id, "asked to hand over and stop");
         self.0.drain.cancel();
         Ok(Response::new(v1::DrainReply {}))
     }

@@ -3,7 +3,7 @@
 //! Owns: the wire of it.
 //! Does not own: counting blocks (`router`), answering (`query`), repair (`repair`).
 
-use super::{Inner, Services};
+use super::{Inner, Services, unlike};
 use crate::query::{LivePart, QueryRefused};
 use crate::repair::Blocks;
 use crate::shard::{Delivery, ShardHandle};
@@ -56,7 +56,8 @@ impl Inner {
         // the clock that closes them.
         let as_of = if request.as_of_ms > 0 { EventTime::from_unix_ms(request.as_of_ms) } else { now };
         let query = Query::parse(&wire, &self.rules.schema, as_of)
-            .map_err(|error| Status::invalid_argument(format!("{error} (on node {})", self.id)))?;
+            .map_err(|error| unlike::unreadable(&error, &self.id))?;
+        unlike::check_meanings(&request.measures, &self.rules.schema, &self.id)?;
         // Half for the shards' memory, half for the node's history.
         let share = self.rules.dimension_values / (2 * self.rules.shards.get());
         let context = ScanContext { folds: read_folds(request.folds)?, share };
@@ -101,6 +102,7 @@ impl Inner {
         }
         let of: Vec<DimensionOfBucket> =
             request.of.into_iter().map(read_dimension).collect::<Result<_, _>>()?;
+        unlike::check_dimensions(&of, &self.rules.schema, &self.id)?;
         let of = Arc::new(of);
         let mut merged = vec![Census::default(); of.len()];
         let asked = shards.iter().map(|shard| shard.take_census(Arc::clone(&of), self.timeout));
@@ -220,7 +222,7 @@ impl v1::cluster_server::Cluster for Services {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        Ok(Response::new(self.0.repair.status()))
+        Ok(Response::new(self.0.status()))
     }
 }
 

@@ -17,6 +17,7 @@ use tidemark_proto::MAX_BATCH_BYTES;
 use tidemark_proto::v1;
 use tidemark_proto::v1::cluster_client::ClusterClient;
 use tidemark_shell::link::Link;
+use tidemark_telemetry::trace::Here;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -36,12 +37,14 @@ pub(super) struct Outgoing {
     block: v1::Block,
     delivery: Delivery,
     bytes: usize,
+    /// The trace it came with.
+    here: Here,
 }
 
 impl Outgoing {
     pub(super) fn new(block: v1::Block, delivery: Delivery) -> Self {
         let bytes = block.encoded_len();
-        Self { block, delivery, bytes }
+        Self { block, delivery, bytes, here: Here::now() }
     }
 }
 
@@ -159,6 +162,9 @@ impl Courier {
     }
 
     async fn deliver(&self, batch: Vec<Queued>) {
+        // Of the traces that come together in one call, the first that is collected goes on.
+        let traced = batch.iter().map(|queued| &queued.outgoing.here).find(|here| here.is_sampled());
+        let here = traced.cloned().unwrap_or_default();
         let (mut request, mut senders) = (v1::ApplyRequest::default(), Vec::with_capacity(batch.len()));
         request.shard_count = self.settings.shards.get();
         for Queued { outgoing, told, _room } in batch {
@@ -167,7 +173,7 @@ impl Courier {
             senders.push((told, _room));
         }
         self.metrics.forwarded(senders.len() as u64);
-        let replies = self.call(request, senders.len()).await;
+        let replies = here.carry(self.call(request, senders.len())).await;
         self.note(&replies);
         match replies {
             Ok(acks) => senders.into_iter().zip(acks).for_each(|((told, _), ack)| told.tell(Ok(ack))),

@@ -107,7 +107,9 @@ impl Queries {
                     Ok(Err(error)) => error.to_string(),
                     Err(_) => "the store does not answer".to_owned(),
                 };
-                tracing::warn!(error, %day, "what is committed of a day cannot be told");
+                if let Some(left_out) = self.seldom.untold_day.due() {
+                    tracing::warn!(error, %day, left_out, "what is committed of a day cannot be told");
+                }
                 untold.insert(day, format!("events of {day} in memory: {error}"));
             }
             let renewed = self.question(&question.query, &question.context, question.now);
@@ -117,12 +119,8 @@ impl Queries {
     }
 
     async fn look_again(&self, question: &Question) -> Arc<Question> {
-        if let Some(catalog) = self.history.catalog()
-            && let Err(error) = catalog.refresh(tidemark_history::catalog::Scope::All).await
-        {
-            tracing::warn!(%error, "cannot look for what was committed meanwhile");
-        }
-        self.history.publish();
+        // Where that fails, the next try finds the same, and the last one says what is missing.
+        self.history.look_for_all().await;
         Arc::new(self.question(&question.query, &question.context, question.now))
     }
 
@@ -242,7 +240,9 @@ impl Queries {
             Err(ReadError::Gone { .. }) if !last_try => return Err(Outdated),
             Err(error) => {
                 self.metrics.store_failed();
-                tracing::error!(%error, "an answer lacks a part of history");
+                if let Some(left_out) = self.seldom.lacks_history.due() {
+                    tracing::error!(%error, left_out, "an answer lacks a part of history");
+                }
                 return Ok(Piece {
                     gap: Some(error.to_string()),
                     ..Piece::segment(Scanned::new(&question.query))

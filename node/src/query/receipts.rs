@@ -104,7 +104,9 @@ impl Queries {
             }
             for day in unknown {
                 if let Err(error) = self.history.with_day(day).await {
-                    tracing::warn!(%error, %day, "what is committed of a day cannot be told");
+                    if let Some(left_out) = self.seldom.untold_day.due() {
+                        tracing::warn!(%error, %day, left_out, "what is committed of a day cannot be told");
+                    }
                     return Err(ShardError::NoReply { waited: self.timeout });
                 }
             }

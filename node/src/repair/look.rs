@@ -35,11 +35,8 @@ impl Repair {
         self.peers.keep(&view);
         if !changes.given.is_empty() || !changes.taken.is_empty() {
             self.meter.shards_moved(changes.given.len(), changes.taken.len());
-            tracing::info!(
-                node = %self.me,
-                "{} nodes are present: {} shards are given to this node and {} are taken from it",
-                view.nodes().count(), changes.given.len(), changes.taken.len()
-            );
+            let (present, given, taken) = (view.nodes().count(), changes.given.len(), changes.taken.len());
+            tracing::info!(node = %self.me, present, given, taken, "shards are given to this node, or taken from it");
         }
         let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
         for shard in changes.given.into_iter().filter(|shard| released.remove(shard)) {
@@ -63,7 +60,7 @@ impl Repair {
         let holds = self.held();
         let (state, alone) = {
             let owners = self.owners.borrow();
-            (owners.state(), owners.view.members().len() == 1)
+            (owners.state(), is_alone(&owners.view))
         };
         let life = self.ownership().life();
         let is_leaving = self.is_leaving.load(Ordering::Relaxed);
@@ -79,7 +76,7 @@ impl Repair {
                 if has_joined && !waits {
                     // Not if others gave this node up in this very moment: then it lacks what was written meanwhile.
                     if self.membership.set_state_in(life, MemberState::Active).await {
-                        tracing::info!(node = %self.me, "has what others have of {owned} shards, and answers for them");
+                        tracing::info!(node = %self.me, owned, "has what others have of its shards, and answers for them");
                     }
                 }
             }
@@ -104,5 +101,27 @@ impl Repair {
                 self.local.get(shard.index()).into_iter().for_each(|handle| handle.release());
             }
         }
+    }
+}
+
+/// Whether no other node is in view. A coordinator may be heard of sooner than those who have the blocks: a node that took it for
+/// company would begin at once with nothing, and be asked as if it had everything.
+fn is_alone(view: &View) -> bool {
+    view.nodes().count() <= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemark_rollup::member::{Member, NodeId, Role};
+
+    #[test]
+    fn a_coordinator_is_no_company_for_a_node_that_joins() {
+        let node = |name: &str| Member::node(NodeId::new(name).unwrap(), format!("{name}:1"));
+        let coordinator = Member { role: Role::Coordinator, ..node("c0") };
+        let is_alone = |members: Vec<Member>| is_alone(&View::new(members).unwrap());
+        assert!(is_alone(vec![node("n5")]));
+        assert!(is_alone(vec![node("n5"), coordinator.clone()]));
+        assert!(!is_alone(vec![node("n5"), coordinator, node("n0")]));
     }
 }

@@ -9,6 +9,7 @@ use super::state::State;
 use crate::admission::Permit;
 use crate::committed::Committed;
 use crate::query::Question;
+use crate::quotas::SiteUsage;
 use crate::shard::{ApplyError, Delivery, ShardError};
 use crate::told::Told;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -54,7 +55,7 @@ pub(super) enum ShardMsg {
     /// The sites that have events.
     Sites { reply: RpcReplyPort<Vec<String>> },
     /// How much there is. From the node's clock.
-    Measure { reply: RpcReplyPort<Usage> },
+    Measure { by_site_from: Option<BucketStart>, reply: RpcReplyPort<Usage> },
     /// What of a bucket is in memory, to be flushed; and the repeated events noted since this was last asked for.
     Flushing { bucket: BucketStart, reply: RpcReplyPort<Flushing> },
     /// Repeated events whose flush did not come to pass.
@@ -123,6 +124,8 @@ pub struct Usage {
     pub rows: u64,
     /// Bytes by bucket.
     pub buckets: Vec<(BucketStart, u64)>,
+    /// By bucket and site, in the buckets for which that was asked.
+    pub by_site: Vec<(BucketStart, String, SiteUsage)>,
 }
 
 /// What of a bucket is to be flushed.
@@ -188,7 +191,7 @@ impl Actor for ShardActor {
             ShardMsg::View { question, pass, reply } => _ = reply.send(state.view(&question, &pass)),
             ShardMsg::TakeCensus { of, reply } => _ = reply.send(state.take_census(&of)),
             ShardMsg::Sites { reply } => _ = reply.send(state.sites()),
-            ShardMsg::Measure { reply } => _ = reply.send(state.usage()),
+            ShardMsg::Measure { by_site_from, reply } => _ = reply.send(state.usage(by_site_from)),
             ShardMsg::Flushing { bucket, reply } => _ = reply.send(state.flushing(bucket)),
             ShardMsg::KeepDuplicates { bucket, by_site } => state.keep_duplicates(bucket, by_site),
             ShardMsg::Evict { eviction, reply } => {

@@ -175,12 +175,16 @@ impl ShardHandle {
         self.call(timeout, |reply| ShardMsg::Sites { reply }).await
     }
 
-    /// How much the shard holds.
+    /// How much the shard holds; from this bucket on by site as well.
     ///
     /// # Errors
     /// Where the shard does not answer.
-    pub async fn measure(&self, timeout: Duration) -> Result<Usage, ShardError> {
-        self.call(timeout, |reply| ShardMsg::Measure { reply }).await
+    pub async fn measure(
+        &self,
+        by_site_from: Option<BucketStart>,
+        timeout: Duration,
+    ) -> Result<Usage, ShardError> {
+        self.call(timeout, |reply| ShardMsg::Measure { by_site_from, reply }).await
     }
 
     /// What of a bucket is in memory; and the repeated events noted since this was last asked for.

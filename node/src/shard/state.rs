@@ -17,6 +17,7 @@ use super::parts::ShardParts;
 use crate::admission::Permit;
 use crate::committed::Committed;
 use crate::planted::Bug;
+use crate::quotas::SiteUsage;
 use crate::rebuild::{rebuilt, uncovered};
 use crate::shard::ApplyError;
 use crate::told::Told;
@@ -251,12 +252,20 @@ impl State {
         distinct.into_iter().map(str::to_owned).collect()
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    pub(super) fn usage(&self, by_site_from: Option<BucketStart>) -> Usage {
+        let measured =
+            self.shard.buckets().filter(|bucket| by_site_from.is_some_and(|from| bucket.start() >= from));
+        let by_site = measured.flat_map(|bucket| {
+            let sizes =
+                bucket.site_sizes().map(|(site, urls, rows)| (site.to_owned(), SiteUsage { urls, rows }));
+            sizes.map(|(site, usage)| (bucket.start(), site, usage))
+        });
         let sizes = self.shard.buckets().map(|bucket| (bucket.start(), bucket.heap_bytes() as u64));
         Usage {
             rollup_bytes: self.shard.heap_bytes() as u64,
             rows: self.shard.row_count() as u64,
             buckets: sizes.collect(),
+            by_site: by_site.collect(),
         }
     }
 

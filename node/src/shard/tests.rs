@@ -112,7 +112,7 @@ async fn what_is_ignored_is_told_and_the_event_counts() {
     };
     let odd = v1::Event {
         dimensions: vec![dimension("planet", "mars".into()), dimension("device", "x".repeat(1025))],
-        values: vec![v1::event::ValuesEntry { key: Bytes::from_static(b"weight"), value: -3 }],
+        values: vec![v1::event::ValuesEntry { key: Bytes::from_static(b"weight"), value: 3 }],
         ..event("/")
     };
     let ack = cluster.rows(0, vec![batch(1, vec![odd])]).await.remove(0);

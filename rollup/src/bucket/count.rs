@@ -19,6 +19,7 @@ use crate::schema::{Measure, Schema, Source};
 use crate::table::{hash_row, hash_tuple};
 use std::hint::black_box;
 use std::ops::Range;
+use std::sync::Arc;
 
 const NOT_YET: u32 = u32::MAX;
 
@@ -138,8 +139,8 @@ impl Bucket {
             warm(lookups, candidates);
             for &page in pages {
                 let url = block.text(block.pages[page as usize].url);
-                let urls = &mut self.sites[site_of(page)].urls;
-                url_of_page[page as usize] = urls.intern_hashed(url, hash_of(page));
+                let site = Arc::make_mut(&mut self.sites[site_of(page)]);
+                url_of_page[page as usize] = site.urls.intern_hashed(url, hash_of(page));
             }
         }
     }
@@ -194,7 +195,7 @@ impl Bucket {
                 let mut id = scratch.id_of_text[text as usize];
                 if id == NOT_YET {
                     let site = scratch.site_of_page[block.page[event as usize] as usize];
-                    let values = &mut self.sites[site as usize].values[index];
+                    let values = &mut Arc::make_mut(&mut self.sites[site as usize]).values[index];
                     let (text_value, hash) = (block.text(text), block.text_hashes[text as usize]);
                     let known = dictionary.find_hashed(text_value, hash);
                     // A name that is beyond this site's limit may be within another's, so it is not remembered.
@@ -253,10 +254,14 @@ impl Bucket {
             });
             black_box(touched);
             hashes.clear();
-            for (key, &position) in keys.iter().zip(positions) {
-                let ids = &mut tuples[from(position)];
-                self.sites[key.site as usize].admit(ids, &self.tuples, limit, &self.dictionaries);
-                hashes.push(hash_tuple(ids));
+            let mut positions_of = positions.iter();
+            for keys in keys.chunk_by(|a, b| a.site == b.site) {
+                let site = Arc::make_mut(&mut self.sites[keys[0].site as usize]);
+                for &position in positions_of.by_ref().take(keys.len()) {
+                    let ids = &mut tuples[from(position)];
+                    site.admit(ids, &self.tuples, limit, &self.dictionaries);
+                    hashes.push(hash_tuple(ids));
+                }
             }
             self.tuples.warm(hashes, candidates);
             for ((key, &position), &hash) in keys.iter_mut().zip(positions).zip(&*hashes) {
@@ -271,21 +276,24 @@ impl Bucket {
         for keys in keys.chunks(STEP) {
             hashes.clear();
             hashes.extend(keys.iter().map(|key| hash_row(key.url, key.tuple)));
-            let tables = keys.iter().map(|key| &self.sites[key.site as usize]);
+            let tables = keys.iter().map(|key| &*self.sites[key.site as usize]);
             let lookups = tables.clone().zip(&*hashes);
             black_box(lookups.clone().fold(0, |touched, (table, &hash)| touched ^ table.touch_index(hash)));
             candidates.clear();
             candidates.extend(lookups.map(|(table, &hash)| table.candidate(hash)));
             let found = tables.zip(&*candidates);
             black_box(found.fold(0, |touched, (table, &row)| touched ^ table.touch_row(row as usize)));
-            for (key, &hash) in keys.iter().zip(&*hashes) {
-                rows.push(self.sites[key.site as usize].row_hashed(key.url, key.tuple, hash));
+            let mut hashes = hashes.iter();
+            for keys in keys.chunk_by(|a, b| a.site == b.site) {
+                let site = Arc::make_mut(&mut self.sites[keys[0].site as usize]);
+                let keys = keys.iter().zip(hashes.by_ref());
+                rows.extend(keys.map(|(key, &hash)| site.row_hashed(key.url, key.tuple, hash)));
             }
         }
     }
 
     fn measure(&mut self, block: &DecodedBlock, site: usize, range: Range<usize>, scratch: &Scratch) {
-        let table = &mut self.sites[site];
+        let table = Arc::make_mut(&mut self.sites[site]);
         let len = table.len();
         let (events, rows) = (&scratch.by_site[range.clone()], &scratch.rows[range]);
         for ((column, measure), feed) in
@@ -307,7 +315,7 @@ impl Bucket {
         if self.start.end().as_unix_ms() <= first_ms {
             return;
         }
-        let log = &mut self.sites[site].active;
+        let log = &mut Arc::make_mut(&mut self.sites[site]).active;
         for (&event, &row) in scratch.by_site[range.clone()].iter().zip(&scratch.rows[range]) {
             let (time_ms, visitor) = (block.time_ms[event as usize], block.visitor[event as usize]);
             if visitor != 0 && time_ms >= first_ms {
@@ -318,7 +326,7 @@ impl Bucket {
     }
 
     fn note_facts(&mut self, block: &DecodedBlock, site: usize, events: &[u32], late: bool) {
-        let facts = &mut self.sites[site].facts;
+        let facts = &mut Arc::make_mut(&mut self.sites[site]).facts;
         facts.counted += events.len() as u64;
         if late {
             facts.late += events.len() as u64;

@@ -59,20 +59,33 @@ impl MeasureColumn {
     /// Merges rows of `other` into rows of this column: row `i` into row `rows[i]`, or nowhere where that is
     /// [`NOWHERE`].
     pub fn merge_rows(&mut self, other: &Self, rows: &[u32]) {
+        let mut waiting = Waiting::default();
+        self.merge_rows_waiting(other, rows, &mut waiting);
+        self.finish(&mut waiting);
+    }
+
+    /// As [`merge_rows`](Self::merge_rows), where more is to come: some of it waits until [`finish`](Self::finish).
+    pub fn merge_rows_waiting(&mut self, other: &Self, rows: &[u32], waiting: &mut Waiting) {
         match (self, other) {
             (Self::Integers(a), Self::Integers(b)) => {
                 merge_each(a, b, rows, |a, &b| *a = a.saturating_add(b))
             }
             (Self::Uniques(a), Self::Uniques(b)) => {
-                let mut waiting = Waiting::default();
                 let pairs = b.iter().zip(rows).filter(|&(_, &row)| row != NOWHERE);
                 pairs.for_each(|(set, &row)| waiting.merge(a, row, set));
-                waiting.finish(a);
+                waiting.finish_many(a);
             }
             (Self::Distributions(a), Self::Distributions(b)) => merge_each(a, b, rows, Distribution::merge),
             (Self::Integers(_) | Self::Uniques(_) | Self::Distributions(_), _) => {
                 unreachable!("columns of one measure have one kind")
             }
+        }
+    }
+
+    /// Adds what waits.
+    pub fn finish(&mut self, waiting: &mut Waiting) {
+        if let Self::Uniques(sets) = self {
+            waiting.finish(sets);
         }
     }
 

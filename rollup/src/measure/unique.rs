@@ -195,12 +195,16 @@ impl Unique {
 /// From so many hashes on, putting one where it belongs among them costs more than letting it wait.
 const WAITS_FROM: usize = 64;
 
-/// Hashes on their way into large sets, which take them all at once, in order: one by one, each would move half of those that are there.
+/// So many hashes wait at most: then what a set has is moved once for many of them, and they are still in the caches.
+const MAX_WAITING: usize = 8_192;
+
+/// Hashes on their way into large sets of a column, which take many at once, in order: one by one, each would move half of those that are
+/// there. The sets have all of them only when the column is finished.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting(Vec<(u32, u64)>);
+pub struct Waiting(Vec<(u32, u64)>);
 
 impl Waiting {
-    /// Adds a hash to the set of this row, now or at the end.
+    /// Adds a hash to the set of this row, now or later.
     pub(crate) fn insert(&mut self, sets: &mut [Unique], row: u32, hash: u64) {
         match &mut sets[row as usize] {
             Unique::Exact(hashes) if hashes.len() >= WAITS_FROM => self.0.push((row, hash)),
@@ -208,7 +212,7 @@ impl Waiting {
         }
     }
 
-    /// Adds what `other` holds to the set of this row, now or at the end.
+    /// Adds what `other` holds to the set of this row, now or later.
     pub(crate) fn merge(&mut self, sets: &mut [Unique], row: u32, other: &Unique) {
         match (&mut sets[row as usize], other) {
             (_, Unique::One(hash)) => self.insert(sets, row, *hash),
@@ -219,14 +223,22 @@ impl Waiting {
         }
     }
 
+    /// Adds all that wait where these are many.
+    pub(crate) fn finish_many(&mut self, sets: &mut [Unique]) {
+        if self.0.len() >= MAX_WAITING {
+            self.finish(sets);
+        }
+    }
+
     /// Adds all that wait.
-    pub(crate) fn finish(mut self, sets: &mut [Unique]) {
+    pub(crate) fn finish(&mut self, sets: &mut [Unique]) {
         self.0.sort_unstable();
         self.0.dedup();
         for of_row in self.0.chunk_by(|a, b| a.0 == b.0) {
             let hashes = Unique::from_ascending(of_row.iter().map(|&(_, hash)| hash).collect());
             sets[of_row[0].0 as usize].merge(&hashes);
         }
+        self.0.clear();
     }
 }
 

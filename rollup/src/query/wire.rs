@@ -5,7 +5,7 @@
 
 use super::{
     DEFAULT_LIMIT, Field, Filter, MAX_FILTER_VALUES, MAX_LIMIT, MAX_PARTS, Query, QueryColumn, QueryError,
-    QueryMeasure, Reading, SiteSelection, Test,
+    QueryMeasure, Reading, SiteSelection, Test, UnknownName,
 };
 use crate::active::ACTIVE;
 use crate::canonical;
@@ -136,7 +136,8 @@ fn parse_measures(
         let source = source_of(name, schema).ok_or_else(|| {
             let known = schema.measures().iter().map(|measure| measure.name.as_str());
             let known: Vec<&str> = known.chain([ACTIVE]).collect();
-            QueryError::new(field(), format!("{name:?} is no measure: give one of {}", known.join(", ")))
+            let message = format!("{name:?} is no measure: give one of {}", known.join(", "));
+            QueryError::unknown(field(), UnknownName::Measure(name.to_owned()), message)
         })?;
         let reading =
             parse_reading(name, reading, source).map_err(|message| QueryError::new(field(), message))?;
@@ -219,7 +220,8 @@ fn parse_field(name: &str, schema: &Schema, field: String) -> Result<Field, Quer
         name if schema.dimension_index(name).is_some() => Ok(Field::Dimension(name.to_owned())),
         name => {
             let known = schema.dimensions().join(", ");
-            Err(QueryError::new(field, format!("{name:?} is no dimension: give url, site or one of {known}")))
+            let message = format!("{name:?} is no dimension: give url, site or one of {known}");
+            Err(QueryError::unknown(field, UnknownName::Dimension(name.to_owned()), message))
         }
     }
 }
@@ -309,6 +311,20 @@ mod tests {
         assert_eq!(query.from.to_string(), "2015-05-17T09:05:00Z");
         assert_eq!(query.to.to_string(), "2015-05-17T10:10:00Z");
         assert_eq!((query.measures[0].name.as_str(), query.limit), ("views", DEFAULT_LIMIT));
+    }
+
+    #[test]
+    fn a_name_that_the_schema_lacks_is_told_from_a_question_that_cannot_be() {
+        let measure = error(|query| query.measures = vec!["likes".to_owned()]);
+        assert_eq!(measure.unknown, Some(UnknownName::Measure("likes".to_owned())));
+        let distribution = error(|query| query.measures = vec!["read_ms.p95".to_owned()]);
+        assert_eq!(distribution.unknown.unwrap().to_string(), "measure read_ms");
+        let group = error(|query| query.group_by = vec!["colour".to_owned()]);
+        assert_eq!(group.unknown, Some(UnknownName::Dimension("colour".to_owned())));
+        let filter = v1::Filter { dimension: "colour".to_owned(), ..Default::default() };
+        assert_eq!(error(|query| query.filters = vec![filter]).unknown.unwrap().name(), "colour");
+        assert_eq!(error(|query| query.measures = vec!["load_ms.p33".to_owned()]).unknown, None);
+        assert_eq!(error(|query| query.order_by = "likes".to_owned()).unknown, None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tidemark_rollup::placement::Replication;
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::EventTime;
+use tidemark_telemetry::Telemetry;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const NODE_PORT: u16 = 7100;
@@ -99,7 +100,7 @@ impl Setup {
                 cluster: "simulated".to_owned(),
                 shards: self.shards,
                 replication: self.replication,
-                schema: Schema::default().fingerprint(),
+                schema: Schema::default().outline(),
             },
             key: ClusterKey::of("simulated"),
             timing: Timing::default(),
@@ -146,15 +147,19 @@ pub(crate) async fn node(context: HostContext, setup: Arc<Setup>, leave: Cancell
     };
     let membership = setup.membership(&context, &id, Role::Node, &mut registry);
     let parts = tidemark_node::Parts {
+        access: tidemark_access::Access::OPEN,
+        tls: None,
         clock: context.clock(),
         metrics,
         registry: Arc::new(Mutex::new(registry)),
+        telemetry: Telemetry::default(),
         port: context.port(NODE_PORT),
         membership,
         connect: context.connect(),
         journal: Some(journal),
         store: Some(context.store()),
         seed: context.seed(),
+        resident_bytes: None,
         planted: setup.defect.planted,
     };
     let started = Node::start(setup.node(&context, id), parts, leave.clone()).await;
@@ -185,6 +190,8 @@ pub(crate) async fn coordinator(context: HostContext, setup: Arc<Setup>) {
         ..CoordinatorConfig::default()
     };
     let parts = tidemark_coordinator::Parts {
+        access: tidemark_access::Access::OPEN,
+        tls: None,
         clock: context.clock(),
         view: membership.view(),
         connect: context.connect(),
@@ -192,6 +199,7 @@ pub(crate) async fn coordinator(context: HostContext, setup: Arc<Setup>) {
         producer: ProducerId::from_u128(u128::from(context.seed())),
         metrics,
         registry: Arc::new(Mutex::new(registry)),
+        telemetry: Telemetry::default(),
     };
     let _running = Coordinator::start(config, parts, CancellationToken::new()).await.unwrap();
     std::future::pending().await

@@ -4,13 +4,14 @@
 //! Does not own: where producers run.
 
 use super::Spawn;
+use crate::secured::{dial, url};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tidemark_client::{Producer, ProducerConfig, Totals};
+use tidemark_client::{Parts, Producer, ProducerConfig, Totals};
 use tidemark_history::retry::SplitMix64;
 use tidemark_node::clock::SystemClock;
 use tidemark_proto::v1;
@@ -83,7 +84,8 @@ impl Load {
 
     /// Starts a producer that sends so many events a second, whatever becomes of them, by way of these nodes, `host:port`.
     pub fn add(&mut self, rate: u64, nodes: &[String], spawn: Spawn<'_>) {
-        let mut nodes = nodes.iter().map(|node| format!("http://{node}"));
+        let connect = Arc::new(nodes.first().map(|node| dial(node)).unwrap_or_default());
+        let mut nodes = nodes.iter().map(|node| url(node));
         let first = nodes.next().expect("a node");
         let config = ProducerConfig {
             more_addresses: nodes.collect(),
@@ -98,7 +100,9 @@ impl Load {
         let acknowledged = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&acknowledged);
         let produce = async move {
-            let producer = Producer::connect(config, ProducerId::from_u128(id)).await.unwrap();
+            let id = ProducerId::from_u128(id);
+            let parts = Parts { connect, ..Parts::of(id) };
+            let producer = Producer::connect_with(config, id, parts).await.unwrap();
             let _ = done.send(produce(producer, rate, &tally, &told, stop).await);
         };
         spawn(produce.boxed());

@@ -5,13 +5,14 @@
 
 use crate::http::Http;
 use crate::processes::Process;
+use crate::secured::{SECURED, dial, is_secured, url};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+use tidemark_client::{Link, open};
 use tidemark_proto::v1;
 use tidemark_proto::v1::admin_client::AdminClient;
-use tonic::transport::Endpoint;
 
 /// How long a member may take to say how it sees the others.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,11 +51,12 @@ impl Member {
         arguments: impl Iterator<Item = &'a str>,
         ready: &'static str,
     ) -> Self {
+        let secured = if is_secured(address) { SECURED.flags() } else { Vec::new() };
         Self {
             id: id.to_owned(),
             address: address.to_owned(),
             by_way_of: Vec::new(),
-            arguments: arguments.map(str::to_owned).collect(),
+            arguments: arguments.map(str::to_owned).chain(secured).collect(),
             ready,
             process: None,
         }
@@ -63,6 +65,17 @@ impl Member {
     /// The same, started by way of another command.
     pub fn by_way_of(self, command: Vec<String>) -> Self {
         Self { by_way_of: command, ..self }
+    }
+
+    /// The same with more on its command line.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.add(arguments);
+        self
+    }
+
+    /// From its next start on, this is on its command line as well.
+    pub fn add(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|&text| text.to_owned()));
     }
 
     /// Starts it and waits until it says that it serves.
@@ -108,10 +121,10 @@ pub fn lasting_port() -> u16 {
     }
 }
 
-async fn admin(address: &str) -> Result<AdminClient<tonic::transport::Channel>, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let channel = endpoint.connect_timeout(TIMEOUT).timeout(TIMEOUT).connect().await;
-    Ok(AdminClient::new(channel.map_err(|error| format!("{address}: {error:?}"))?))
+async fn admin(address: &str) -> Result<AdminClient<Link>, String> {
+    let opened = tokio::time::timeout(TIMEOUT, open(&url(address), &dial(address))).await;
+    let link = opened.map_err(|_| format!("{address}: no answer"))?;
+    Ok(AdminClient::new(link.map_err(|error| format!("{address}: {error:?}"))?))
 }
 
 /// How a node sees the members, with how each is doing.

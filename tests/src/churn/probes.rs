@@ -5,6 +5,7 @@
 
 use super::Spawn;
 use super::load::{SITE, Tally};
+use crate::http::Http;
 use futures::FutureExt as _;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,7 +80,7 @@ impl Probes {
         let is_asked = Arc::new(AtomicBool::new(true));
         let asker = Asker {
             coordinator: self.asked.len(),
-            url: format!("http://{address}/v1/query"),
+            address: address.to_owned(),
             tally: Arc::clone(&self.tally),
             all: Arc::clone(&self.all),
         };
@@ -162,14 +163,13 @@ fn first_complete(all: &[Probe], coordinator: usize, after: Instant) -> Option<I
 #[derive(Clone)]
 struct Asker {
     coordinator: usize,
-    url: String,
+    address: String,
     tally: Arc<Tally>,
     all: Arc<Mutex<Vec<Probe>>>,
 }
 
 async fn ask_all_the_time(asker: Asker, every: Duration, is_asked: Arc<AtomicBool>, stop: CancellationToken) {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build().unwrap();
+    let http = Http::new(&asker.address);
     let open = Arc::new(Semaphore::new(OPEN));
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -177,9 +177,9 @@ async fn ask_all_the_time(asker: Asker, every: Duration, is_asked: Arc<AtomicBoo
         ticks.tick().await;
         let permit = Arc::clone(&open).acquire_owned().await.unwrap();
         if is_asked.load(Ordering::SeqCst) {
-            let (asker, client) = (asker.clone(), client.clone());
+            let (asker, http) = (asker.clone(), http.clone());
             tokio::spawn(async move {
-                asker.ask(&client).await;
+                asker.ask(&http).await;
                 drop(permit);
             });
         }
@@ -189,18 +189,18 @@ async fn ask_all_the_time(asker: Asker, every: Duration, is_asked: Arc<AtomicBoo
 }
 
 impl Asker {
-    async fn ask(&self, client: &reqwest::Client) {
+    async fn ask(&self, http: &Http) {
         let question = json!({"site": SITE, "from": "-2h", "to": "now"}).to_string();
         let (acknowledged, asked) = (self.tally.acknowledged(), Instant::now());
-        let reply = client.post(&self.url).body(question).send().await;
-        let text = match reply {
-            Ok(reply) => reply.text().await,
-            Err(error) => Err(error),
+        let asking = async { http.try_post("/v1/query", question).await?.text().await };
+        let text = match tokio::time::timeout(ANSWER_WITHIN, asking).await {
+            Ok(text) => text.map_err(|error| format!("{error:?}")),
+            Err(_) => Err("no answer in time".to_owned()),
         };
         let (answered, sent) = (Instant::now(), self.tally.sent());
         let answer: Value = match text {
             Ok(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
-            Err(error) => Value::String(format!("{error:?}")),
+            Err(error) => Value::String(error),
         };
         let complete = answer["facts"]["complete"] == true;
         let views = answer["rows"][0][0].as_u64().unwrap_or(0);

@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use tidemark_proto::SCHEMA_METADATA;
 use tidemark_rollup::member::{Member, NodeId, View};
 use tidemark_rollup::placement::Replication;
 use tidemark_rollup::sharding::ShardCount;
@@ -22,6 +23,12 @@ fn asking(plan: &Plan) -> (Asking, Instant) {
 
 fn gone() -> Failure {
     Failure::new("gone")
+}
+
+fn unfit() -> Failure {
+    let mut status = Status::failed_precondition("the schema of node n2 has no measure likes yet");
+    status.metadata_mut().insert(SCHEMA_METADATA, "likes".parse().unwrap());
+    status.into()
 }
 
 /// The shards of requests, together.
@@ -51,7 +58,7 @@ fn the_first_reader_of_each_shard_is_asked_in_one_request_per_node() {
         assert_eq!(ask.why, Why::First);
         assert_eq!(asking.replied(ask.call, &ask.shards), counts());
     }
-    assert!(asking.is_complete() && lost(&asking, now).is_empty());
+    assert!(asking.is_settled() && lost(&asking, now).is_empty());
 }
 
 #[test]
@@ -71,7 +78,7 @@ fn who_is_slow_is_hedged_when_the_time_has_come_and_not_before() {
         assert!(hedge.shards.iter().all(|&shard| plan.readers(shard)[1] == hedge.peer));
         assert_eq!(asking.replied(hedge.call, &hedge.shards), counts());
     }
-    assert!(asking.is_complete());
+    assert!(asking.is_settled());
     assert_eq!(asking.replied(asks[0].call, &asks[0].shards), Verdict::Dropped);
 }
 
@@ -104,6 +111,28 @@ fn what_a_node_fails_to_answer_or_is_not_ready_for_is_asked_of_the_next_at_once(
     let last = asking.step(now);
     assert_eq!(shards_of(&last).len(), asks[0].shards.len() - next.len());
     assert!(last.iter().all(|ask| ask.shards.iter().all(|&shard| plan.readers(shard)[2] == ask.peer)));
+}
+
+#[test]
+fn whose_schema_does_not_fit_is_not_asked_again_and_where_nobodys_does_there_is_nothing_to_wait_for() {
+    let plan = plan(&[0, 1], 1, 2);
+    let (mut asking, now) = asking(&plan);
+    let first = asking.step(now);
+    asking.failed(first[0].call, unfit());
+    let next = asking.step(now);
+    assert_eq!((next[0].why, &next[0].peer), (Why::Next, &plan.readers(0)[1]));
+    asking.failed(next[0].call, gone());
+    assert_eq!(asking.step(now), []);
+    assert!(!asking.is_settled(), "who failed may be back");
+    // It alone is asked anew.
+    let again = asking.step(now + 50 * MS);
+    assert_eq!((again.len(), &again[0].peer), (1, &plan.readers(0)[1]));
+    asking.failed(again[0].call, unfit());
+    assert_eq!(asking.step(now + 50 * MS), []);
+    assert!(asking.is_settled() && asking.refusal().is_none());
+    let reason = "the schema of node n2 has no measure likes yet".into();
+    let lost = lost(&asking, now + 50 * MS);
+    assert_eq!(lost[&0], Lost::Failed { peer: Arc::clone(&plan.readers(0)[1]), reason });
 }
 
 #[test]
@@ -247,6 +276,8 @@ enum Event {
     /// One of the requests under way is answered, for these of its shards.
     Reply(prop::sample::Index, u64),
     Fail(prop::sample::Index),
+    /// The schema of who is asked does not fit.
+    Unfit(prop::sample::Index),
     Refuse(prop::sample::Index),
     Pass(u64),
     /// Another view, of these nodes.
@@ -259,6 +290,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         3 => (any::<Index>(), any::<u64>()).prop_map(|(at, shards)| Event::Reply(at, shards)),
         2 => any::<Index>().prop_map(|at| Event::Reply(at, u64::MAX)),
         2 => any::<Index>().prop_map(Event::Fail),
+        1 => any::<Index>().prop_map(Event::Unfit),
         1 => any::<Index>().prop_map(Event::Refuse),
         4 => (1_u64..150).prop_map(Event::Pass),
         1 => any::<u8>().prop_map(Event::View),
@@ -273,6 +305,8 @@ struct Model {
     now: Instant,
     pending: Vec<Ask>,
     counting: BTreeMap<Call, Vec<u32>>,
+    /// Who said of which shards that its schema does not fit.
+    unfit: BTreeSet<(Arc<Peer>, u32)>,
 }
 
 impl Model {
@@ -283,7 +317,8 @@ impl Model {
     fn new(mask: u8, shards: u32, replication: u8) -> Self {
         let plan = plan(&Self::nodes(mask), shards, replication);
         let (asking, now) = asking(&plan);
-        Self { asking, plan, now, pending: Vec::new(), counting: BTreeMap::new() }
+        let (pending, counting, unfit) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+        Self { asking, plan, now, pending, counting, unfit }
     }
 
     fn counted(&self) -> BTreeSet<u32> {
@@ -296,6 +331,8 @@ impl Model {
             for shard in &ask.shards {
                 assert!(!self.counted().contains(shard), "asks for what counts");
                 assert!(self.plan.readers(*shard).contains(&ask.peer), "asks who does not read it");
+                let unfit = self.unfit.contains(&(Arc::clone(&ask.peer), *shard));
+                assert!(!unfit, "asks whose schema does not fit");
                 let mut same = self.pending.iter().filter(|other| other.peer == ask.peer);
                 assert!(!same.any(|other| other.shards.contains(shard)), "asks twice at the same time");
             }
@@ -306,7 +343,13 @@ impl Model {
         let counted = self.counted();
         assert!(lost.is_disjoint(&counted));
         assert_eq!(lost.len() + counted.len(), self.plan.shards().count());
-        assert_eq!(self.asking.is_complete(), lost.is_empty());
+        let hopeless = |shard: &u32| {
+            let readers = self.plan.readers(*shard);
+            let fits = |reader: &Arc<Peer>| !self.unfit.contains(&(Arc::clone(reader), *shard));
+            let asked = !self.asking.shards[shard].in_flight.is_empty();
+            !readers.is_empty() && !readers.iter().any(fits) && !asked
+        };
+        assert_eq!(self.asking.is_settled(), lost.iter().all(hopeless));
     }
 
     fn reply(&mut self, at: usize, mask: u64) {
@@ -338,6 +381,11 @@ impl Model {
                 let ask = self.pending.swap_remove(at.index(self.pending.len()));
                 self.asking.failed(ask.call, gone());
             }
+            Event::Unfit(at) => {
+                let ask = self.pending.swap_remove(at.index(self.pending.len()));
+                self.unfit.extend(ask.shards.iter().map(|&shard| (Arc::clone(&ask.peer), shard)));
+                self.asking.failed(ask.call, unfit());
+            }
             Event::Refuse(at) => {
                 let ask = self.pending.swap_remove(at.index(self.pending.len()));
                 self.asking.failed(ask.call, Failure::from(Status::resource_exhausted("busy")));
@@ -363,18 +411,19 @@ proptest! {
                 model.reply(0, u64::MAX);
                 model.step();
             }
-            if model.asking.is_complete() {
+            if model.asking.is_settled() {
                 break;
             }
             let Some(at) = model.asking.wake_at(model.now) else { break };
             model.now = at;
             model.step();
         }
-        // Where all readers of a shard hang there is nobody left to ask.
+        // Where all readers of a shard hang, or their schemas do not fit, there is nobody left to ask.
         let hang = |shard: &u32| {
-            let shard = &model.asking.shards[shard];
+            let (number, shard) = (*shard, &model.asking.shards[shard]);
             shard.readers.iter().all(|reader| {
-                shard.in_flight.iter().any(|call| model.asking.requests[call.0].peer == *reader)
+                let asked = |call: &Call| model.asking.requests[call.0].peer == *reader;
+                model.unfit.contains(&(Arc::clone(reader), number)) || shard.in_flight.iter().any(asked)
             })
         };
         prop_assert!(lost(&model.asking, model.now).keys().all(hang));

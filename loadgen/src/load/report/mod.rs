@@ -42,6 +42,7 @@ mod tests {
         let options = RunOptions {
             nodes: Vec::new(),
             coordinator: None,
+            dial: Default::default(),
             profile: Profile::default(),
             schedule: Schedule { shape: Shape::Constant { rate: 100.0 }, duration },
             seed: 1,

@@ -16,8 +16,9 @@ use tidemark_rollup::member::{Member, NodeId, View};
 use tidemark_rollup::placement::Replication;
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::time::{Clock, EventTime};
-use tidemark_shell::link::Tcp;
+use tidemark_shell::link::Dial;
 use tidemark_shell::port::Port;
+use tidemark_telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -67,12 +68,16 @@ impl Cluster {
             config.shards = ShardCount::new(8).unwrap();
             change(&mut config);
             let parts = Parts {
+                resident_bytes: None,
+                access: tidemark_access::Access::OPEN,
+                tls: None,
                 clock: Arc::new(FixedClock),
                 metrics: metrics.clone(),
                 registry: Arc::clone(&registry),
+                telemetry: Telemetry::default(),
                 port: Port::Open(listener),
                 membership: Membership::fixed(me.id.clone(), view.clone()),
-                connect: Arc::new(Tcp),
+                connect: Arc::new(Dial::default()),
                 journal: None,
                 store: None,
                 seed: nodes.len() as u64,

@@ -1,12 +1,17 @@
-//! Judgements that a log does not state: the device and browser behind a user agent, the channel behind a referrer.
+//! Judgements that a request does not state: the device and browser behind a user agent, the host and channel behind a referrer.
 //!
-//! Owns: the word lists. Does not own: where the texts come from (`log`).
+//! Owns: the word lists, and the form of a referrer's host.
+//! Does not own: where the texts come from (access logs in `tidemark-loadgen`, requests of browsers in `tidemark-edge`).
 //!
 //! These are rules of thumb, kept small on purpose: they sort the bulk of real traffic, and what they do not know
 //! is `other` (or `link`), never a guess. They are pure, so that a log replayed twice is judged alike.
 
 use regex::bytes::Regex;
+use std::borrow::Cow;
 use std::sync::LazyLock;
+
+/// What stands for the host of a referrer that has none, such as `about:blank`.
+pub const NO_HOST: &str = "(other)";
 
 /// What a user agent says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +29,20 @@ const BOT_WORDS: &str = concat!(
     r"|libwww|lwp-|httpclient|go-http|python|^(?:curl|wget|java|ruby|php|perl|whatsapp)\b",
 );
 
-static BOT: LazyLock<Regex> = LazyLock::new(|| match Regex::new(BOT_WORDS) {
-    Ok(regex) => regex,
-    Err(error) => unreachable!("the pattern is a constant: {error}"),
+static BOT: LazyLock<Regex> = LazyLock::new(|| constant_pattern(BOT_WORDS));
+
+/// Scheme, user information (passed over), then the host up to port, path, query or fragment.
+static REFERRER: LazyLock<Regex> = LazyLock::new(|| {
+    constant_pattern(r"(?-u)^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(\[[0-9A-Fa-f:.]+\]|[^/?#:]+)")
 });
+
+/// Compiles a pattern of this module.
+fn constant_pattern(pattern: &str) -> Regex {
+    match Regex::new(pattern) {
+        Ok(regex) => regex,
+        Err(error) => unreachable!("the pattern is a constant: {error}"),
+    }
+}
 
 /// Screens that call themselves Windows, Linux or Android but stand in a living room.
 const LIVING_ROOM: [&str; 9] =
@@ -105,6 +120,27 @@ fn device(agent: &str) -> &'static str {
 
 fn browser(agent: &str) -> &'static str {
     BROWSERS.iter().find(|(mark, _)| agent.contains(mark)).map_or("other", |&(_, name)| name)
+}
+
+/// The host of a referrer, in lower case, without port and user information; [`NO_HOST`] where it has none.
+pub fn referrer_host(referrer: &[u8]) -> Cow<'_, [u8]> {
+    let Some(host) = REFERRER.captures(referrer).and_then(|captures| captures.get(1)) else {
+        return Cow::Borrowed(NO_HOST.as_bytes());
+    };
+    lower_case(host.as_bytes())
+}
+
+/// Lower-cases what is UTF-8 and leaves other bytes alone.
+fn lower_case(text: &[u8]) -> Cow<'_, [u8]> {
+    if text.is_ascii() && !text.iter().any(u8::is_ascii_uppercase) {
+        return Cow::Borrowed(text);
+    }
+    let mut lower = Vec::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        lower.extend_from_slice(chunk.valid().to_lowercase().as_bytes());
+        lower.extend_from_slice(chunk.invalid());
+    }
+    Cow::Owned(lower)
 }
 
 /// Names that search engines use under many top-level domains.
@@ -376,5 +412,24 @@ mod tests {
         comes_by("blog.example.com", "link");
         // A site may be a host that other sites would count as social.
         assert_eq!(channel(Some(b"www.reddit.com"), "reddit.com"), "internal");
+    }
+
+    #[test]
+    fn a_referrer_host_is_lower_case_without_port_and_user() {
+        for (referrer, host) in [
+            ("http://Example.COM:8080/a?b#c", "example.com"),
+            ("https://user:secret@example.com/", "example.com"),
+            ("http://a@/x", "a@"),
+            ("http://[2001:DB8::1]:80/", "[2001:db8::1]"),
+            ("android-app://com.example.reader/", "com.example.reader"),
+            ("http://BÜCHER.example", "bücher.example"),
+            ("about:blank", "(other)"),
+            ("example.com", "(other)"),
+            ("http:///path", "(other)"),
+            ("1http://example.com", "(other)"),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&referrer_host(referrer.as_bytes())), host, "{referrer}");
+        }
+        assert_eq!(referrer_host(b"http://A\xffB/").as_ref(), b"a\xffb");
     }
 }
