@@ -29,6 +29,13 @@ use command_line::{Command, CommandLine};
 use mimalloc::MiMalloc;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
+
+/// Threads for work that blocks, for each core. Each keeps megabytes that only it uses again, and none ends before it was idle for ten
+/// seconds, which under load never comes: without a limit there are more and more of them.
+const BLOCKING_THREADS_PER_CORE: usize = 4;
+/// So many where there are few cores: some may wait for a slow disk, and others for the name of a host.
+const MIN_BLOCKING_THREADS: usize = 8;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -41,7 +48,11 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let form = log::form_of(&line.command);
-    match run(line) {
+    let ended = match runtime() {
+        Ok(runtime) => runtime.block_on(run(line)),
+        Err(error) => Err(anyhow::Error::new(error).context("the system gives the program no threads")),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::failed(form, &error);
@@ -50,7 +61,15 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+/// A thread for each core, and a few more for work that would keep those from what is new: files, and scans of closed buckets.
+fn runtime() -> std::io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads((BLOCKING_THREADS_PER_CORE * cores).max(MIN_BLOCKING_THREADS))
+        .build()
+}
+
 async fn run(line: CommandLine) -> anyhow::Result<()> {
     match line.command {
         Command::Demo(settings) => {

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be here is a failed test")]
 #![cfg(target_os = "linux")]
 
+use futures::future::join_all;
+use serde_json::json;
 use std::time::Duration;
 use tidemark_proto::v1::RefusalReason;
 use tidemark_tests::PATIENCE;
-use tidemark_tests::processes::Single;
+use tidemark_tests::processes::{Single, run};
 use tidemark_tests::rows::Sender;
 use tokio::time::{Instant, sleep};
 
@@ -64,6 +66,44 @@ async fn a_node_that_is_flooded_refuses_before_its_process_has_more_memory_than_
     assert!(peak > BUDGET_MIB << 19, "half of it is not used: {} MiB", peak >> 20);
     for (site, counted) in sites.into_iter().zip(counted) {
         assert_eq!(single.views(site).await, counted);
+    }
+    assert_eq!(single.process.terminate().await, Some(0));
+}
+
+/// Threads of the process that serve connections or do work which blocks.
+fn threads(process: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "tokio-rt-worker").count()
+}
+
+// Each thread keeps memory that only it uses again: with more of them for each rush, a process under load only grows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_asked_for_history_by_many_at_once_has_no_more_threads_for_it_than_its_limit() {
+    let settings = ["--keep", "0s", "--settle", "1s", "--cache-memory", "1MiB", "--max-queries", "256"];
+    let single = Single::start(&settings).await;
+    let (to, http) = (single.node(), single.http());
+    let load = ["loadgen", "--to", &to, "--rate", "4000", "--for", "2s", "--run", "past", "--sites", "1"];
+    let output = run(&[&load[..], &["--late", "1", "--late-by", "1h"]].concat()).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let site = "site-0.past.example";
+    let from_history = async || {
+        let answer =
+            http.query(json!({ "site": site, "from": "-2h", "to": "now", "groupBy": ["url"] })).await;
+        answer["facts"]["fromHistory"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while from_history().await < 8 {
+        assert!(Instant::now() < deadline, "hardly anything is committed");
+        sleep(Duration::from_millis(100)).await;
+    }
+
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let limit = cores + (4 * cores).max(8);
+    for _ in 0..3 {
+        join_all((0..100).map(|_| from_history())).await;
+        let threads = threads(single.process.id());
+        assert!(threads <= limit, "{threads}, {limit} at most");
     }
     assert_eq!(single.process.terminate().await, Some(0));
 }
