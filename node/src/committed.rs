@@ -25,6 +25,8 @@ pub struct Committed {
     days: BTreeMap<DayStart, (u64, Arc<DayCoverage>)>,
     /// Blocks of commits that are replaced, per shard, over all days that were looked at.
     replaced: Arc<BTreeMap<ShardId, Coverage>>,
+    /// All was read that there was when the node first could.
+    is_read: bool,
     /// Something of history is damaged.
     is_damaged: bool,
     /// Counts up with each change.
@@ -40,6 +42,11 @@ impl Committed {
     /// Tells older knowledge from newer.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether all is known that was committed when the node first could read it; blocks may be met before.
+    pub fn is_read(&self) -> bool {
+        self.is_read
     }
 
     /// Whether nothing of history is known to be damaged.
@@ -61,9 +68,16 @@ impl Committed {
             history: Some(history),
             days,
             replaced: Arc::clone(&self.replaced),
+            is_read: self.is_read,
             is_damaged,
             version: self.version + 1,
         }
+    }
+
+    /// The same, and all is read that there was.
+    #[must_use]
+    pub fn read(&self) -> Self {
+        Self { is_read: true, version: self.version + 1, ..self.clone() }
     }
 
     /// The same with the coverage of a day, as this replacement of it has it.

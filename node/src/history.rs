@@ -210,6 +210,7 @@ impl NodeHistory {
                 tracing::warn!(%error, day = %day.start(), "which blocks of this day are committed is not known yet");
             }
         }
+        self.committed.send_modify(|committed| *committed = Arc::new(committed.read()));
         Ok(())
     }
 

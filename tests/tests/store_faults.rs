@@ -221,6 +221,23 @@ async fn a_node_started_while_the_store_is_away_takes_events_and_is_complete_whe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_started_while_the_store_is_away_knows_what_is_committed_when_it_is_back() {
+    const SHARDS: u32 = 4;
+    let (faulty, store) = faulty_store(4);
+    let clock = noon();
+    let (mut cluster, mut stream) = with_history(&store, &clock, SHARDS, 1 << 30).await;
+    cluster.stop_node(0).await;
+    faulty.set(AWAY);
+    cluster.start_node(0).await;
+    faulty.set(Faults::default());
+    until_all_is_history(&cluster, everything(&clock), &stream.all()).await;
+    let totals = stream.send_again(&cluster.url(0)).await;
+    assert_eq!((totals.accepted, totals.duplicate), (stream.len(), stream.len()));
+    until_all_is_history(&cluster, everything(&clock), &stream.all()).await;
+    assert_sound(&store, SHARDS, stream.len()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_started_while_the_store_is_away_keeps_its_memory_budget_and_goes_on_taking_events() {
     const SHARDS: u32 = 4;
     let (faulty, store) = faulty_store(3);

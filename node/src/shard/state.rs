@@ -52,6 +52,8 @@ pub(super) struct State {
     is_released: bool,
     /// Blocks that commits had something of when the shard was made: of other buckets they may have to be counted yet.
     committed_in_part: Coverage,
+    /// Whether these are all: a node that starts without its store makes its shards before it can tell.
+    knows_committed: bool,
 }
 
 impl State {
@@ -66,6 +68,7 @@ impl State {
             dropped: 0,
             is_released: false,
             committed_in_part: Coverage::default(),
+            knows_committed: false,
         }
     }
 
@@ -122,6 +125,9 @@ impl State {
     }
 
     fn count(&mut self, block: &v1::Block, arrival: Arrival) -> Result<(BlockId, Applied), ApplyError> {
+        if !self.knows_committed && self.parts.committed.borrow().is_read() {
+            self.learn_committed();
+        }
         let remembered = self.parts.remembered(self.shard.id());
         let id = BlockId::of(block, self.parts.rules.shards)?;
         if !remembered.begin(id) {
@@ -222,13 +228,19 @@ impl State {
         let parts = Arc::clone(&self.parts);
         // A block of the journal may make it fail: then this fails as well, and the block is set aside.
         self.shard = work::run(move || rebuilt(id, &parts)).await;
-        let committed = Arc::clone(&self.parts.committed.borrow());
-        self.committed_in_part = committed.known(id);
+        self.learn_committed();
         // What commits have was left out: who knows less of them would find it nowhere.
-        self.evicted_at = committed.version();
+        self.evicted_at = self.parts.committed.borrow().version();
         if self.is_released {
             self.release();
         }
+    }
+
+    /// Looks which blocks commits have something of.
+    fn learn_committed(&mut self) {
+        let committed = Arc::clone(&self.parts.committed.borrow());
+        self.knows_committed = committed.is_read();
+        self.committed_in_part = committed.known(self.shard.id());
     }
 
     /// Makes the shard anew where it counts blocks that the journal does not have.
