@@ -292,11 +292,13 @@ fn query(name: &str, rows: usize, sites: usize) {
     let buckets: Vec<Vec<Arc<Bucket>>> =
         shards.iter().map(|shard| shard.buckets().cloned().collect()).collect();
     println!("queries over {rows} live rows of {name}, 64 shards, {} buckets", buckets[0].len());
-    for (what, measures, group_by) in [
-        ("top 10 URLs by views", &["views"][..], &["url"][..]),
-        ("top 10 URLs with uniques, p95", &["views", "visitors", "load_ms.p95"], &["url"]),
-        ("referrers by views", &["views"], &["referrer"]),
-        ("site total with uniques, p95", &["views", "visitors", "load_ms.p95"], &[]),
+    for (what, measures, group_by, granularity) in [
+        ("top 10 URLs by views", &["views"][..], &["url"][..], ""),
+        ("top 10 URLs with uniques, p95", &["views", "visitors", "load_ms.p95"], &["url"], ""),
+        ("referrers by views", &["views"], &["referrer"], ""),
+        ("referrers with uniques", &["views", "visitors"], &["referrer"], ""),
+        ("site total with uniques, p95", &["views", "visitors", "load_ms.p95"], &[], ""),
+        ("the same in steps of 5 minutes", &["views", "visitors", "load_ms.p95"], &[], "5m"),
     ] {
         let query = v1::Query {
             site: "site-0.example.com".into(),
@@ -304,6 +306,7 @@ fn query(name: &str, rows: usize, sites: usize) {
             to: EventTime::from_unix_ms(START_MS + HOUR_MS).to_string(),
             measures: measures.iter().map(|&measure| measure.to_owned()).collect(),
             group_by: group_by.iter().map(|&group| group.to_owned()).collect(),
+            granularity: granularity.to_owned(),
             limit: 10,
             ..v1::Query::default()
         };
@@ -331,12 +334,11 @@ fn ask_on_all_cores(buckets: &[Vec<Arc<Bucket>>], query: &Query) -> Duration {
     let started = Instant::now();
     let context = ScanContext { share: 156, ..ScanContext::default() };
     let threads = std::thread::available_parallelism().unwrap().get();
-    let parts: Vec<&[Vec<Arc<Bucket>>]> = buckets.chunks(buckets.len().div_ceil(threads)).collect();
+    let parts: Vec<Vec<Arc<Bucket>>> =
+        buckets.chunks(buckets.len().div_ceil(threads)).map(<[Vec<_>]>::concat).collect();
     let found: Vec<Scanned> = std::thread::scope(|scope| {
-        let scans: Vec<_> = parts
-            .iter()
-            .map(|part| scope.spawn(|| scan(part.iter().map(Vec::as_slice), query, &context)))
-            .collect();
+        let scans: Vec<_> =
+            parts.iter().map(|part| scope.spawn(|| scan([part.as_slice()], query, &context))).collect();
         scans.into_iter().map(|scan| scan.join().unwrap()).collect()
     });
     let mut merged = Scanned::new(query);

@@ -73,7 +73,6 @@ impl MeasureColumn {
             (Self::Uniques(a), Self::Uniques(b)) => {
                 let pairs = b.iter().zip(rows).filter(|&(_, &row)| row != NOWHERE);
                 pairs.for_each(|(set, &row)| waiting.merge(a, row, set));
-                waiting.finish_many(a);
             }
             (Self::Distributions(a), Self::Distributions(b)) => merge_each(a, b, rows, Distribution::merge),
             (Self::Integers(_) | Self::Uniques(_) | Self::Distributions(_), _) => {

@@ -174,6 +174,21 @@ impl Unique {
         (input.is_empty() && valid).then_some(decoded)
     }
 
+    /// Adds hashes in any order, none of which are left.
+    fn take_in(&mut self, more: &mut Vec<u64>) {
+        let Self::Exact(hashes) = self else {
+            more.drain(..).for_each(|hash| self.insert(hash));
+            return;
+        };
+        hashes.append(more);
+        // Half of them are in order, which the stable sort makes use of.
+        hashes.sort();
+        hashes.dedup();
+        if hashes.len() > EXACT_MAX {
+            *self = Self::Registers(registers_of(hashes));
+        }
+    }
+
     fn exact(&self) -> &[u64] {
         match self {
             Self::One(hash) => std::slice::from_ref(hash),
@@ -193,21 +208,24 @@ impl Unique {
 }
 
 /// From so many hashes on, putting one where it belongs among them costs more than letting it wait.
-const WAITS_FROM: usize = 64;
+const WAITS_FROM: usize = 16;
 
-/// So many hashes wait at most: then what a set has is moved once for many of them, and they are still in the caches.
-const MAX_WAITING: usize = 8_192;
-
-/// Hashes on their way into large sets of a column, which take many at once, in order: one by one, each would move half of those that are
-/// there. The sets have all of them only when the column is finished.
+/// Hashes on their way into large sets of a column, which take many at once: one by one, each would move half of those that are
+/// there. As many wait for a set as it has, at most, so that what moves it costs is shared by as many as are moved. The sets have all of them
+/// only when the column is finished.
 #[derive(Debug, Default)]
-pub struct Waiting(Vec<(u32, u64)>);
+pub struct Waiting {
+    /// By row: one more than where in `by_slot` what waits for it is; 0 where nothing ever did.
+    slots: Vec<u32>,
+    /// Rows, and what waits for each.
+    by_slot: Vec<(u32, Vec<u64>)>,
+}
 
 impl Waiting {
     /// Adds a hash to the set of this row, now or later.
     pub(crate) fn insert(&mut self, sets: &mut [Unique], row: u32, hash: u64) {
         match &mut sets[row as usize] {
-            Unique::Exact(hashes) if hashes.len() >= WAITS_FROM => self.0.push((row, hash)),
+            Unique::Exact(hashes) if hashes.len() >= WAITS_FROM => self.wait(sets, row, &[hash]),
             set => set.insert(hash),
         }
     }
@@ -217,28 +235,35 @@ impl Waiting {
         match (&mut sets[row as usize], other) {
             (_, Unique::One(hash)) => self.insert(sets, row, *hash),
             (Unique::Exact(hashes), Unique::Exact(others)) if hashes.len() >= WAITS_FROM => {
-                self.0.extend(others.iter().map(|&hash| (row, hash)));
+                self.wait(sets, row, others);
             }
             (set, other) => set.merge(other),
         }
     }
 
-    /// Adds all that wait where these are many.
-    pub(crate) fn finish_many(&mut self, sets: &mut [Unique]) {
-        if self.0.len() >= MAX_WAITING {
-            self.finish(sets);
+    fn wait(&mut self, sets: &mut [Unique], row: u32, hashes: &[u64]) {
+        if self.slots.len() < sets.len() {
+            self.slots.resize(sets.len(), 0);
+        }
+        let slot = &mut self.slots[row as usize];
+        if *slot == 0 {
+            self.by_slot.push((row, Vec::new()));
+            *slot = self.by_slot.len() as u32;
+        }
+        let (_, waiting) = &mut self.by_slot[*slot as usize - 1];
+        waiting.extend_from_slice(hashes);
+        let set = &mut sets[row as usize];
+        if waiting.len() >= set.exact().len() {
+            set.take_in(waiting);
         }
     }
 
     /// Adds all that wait.
     pub(crate) fn finish(&mut self, sets: &mut [Unique]) {
-        self.0.sort_unstable();
-        self.0.dedup();
-        for of_row in self.0.chunk_by(|a, b| a.0 == b.0) {
-            let hashes = Unique::from_ascending(of_row.iter().map(|&(_, hash)| hash).collect());
-            sets[of_row[0].0 as usize].merge(&hashes);
+        self.slots.clear();
+        for (row, mut waiting) in self.by_slot.drain(..) {
+            sets[row as usize].take_in(&mut waiting);
         }
-        self.0.clear();
     }
 }
 

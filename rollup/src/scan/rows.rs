@@ -37,6 +37,10 @@ pub(super) struct Masks {
 }
 
 impl Masks {
+    fn are_empty(&self) -> bool {
+        self.urls.is_empty() && self.rows.is_empty()
+    }
+
     fn pass(&self, row: usize, url: u32) -> bool {
         (self.rows.is_empty() || self.rows[row]) && (self.urls.is_empty() || self.urls[url as usize])
     }
@@ -65,11 +69,24 @@ impl<'a> TableScan<'a> {
         Self { bucket, site, table, query, max_kept }
     }
 
-    /// Per row of the table what `resolve` makes of its URL and grouped dimensions, asked once for each pair of them;
+    /// Per row of the table what `resolve` makes of its URL and grouped dimensions, asked once for each pair of them, or more often where that is less;
     /// [`NOWHERE`] where a filter or a mask does not let the row through.
     pub(super) fn rows(&self, masks: &Masks, mut resolve: impl FnMut(u32, &[u32]) -> u32) -> Vec<u32> {
         let groups_url = self.query.group_by.contains(&Field::Url);
         let by_tuple = !self.query.dimensions().is_empty();
+        match self.only_slot() {
+            Some((dimension, slot)) => {
+                return self.rows_of_values(dimension, slot, masks, |ids| resolve(0, ids));
+            }
+            None if !groups_url && !by_tuple && masks.are_empty() => {
+                return if self.table.len() == 0 {
+                    Vec::new()
+                } else {
+                    vec![resolve(0, &[]); self.table.len()]
+                };
+            }
+            None => {}
+        }
         let mut tuples = TupleGroups::new(self);
         // What was resolved by (URL, group of tuples): by either alone a plain table suffices.
         let mut by_url = vec![UNSEEN; if groups_url && !by_tuple { self.table.urls.len() } else { 0 }];
@@ -100,6 +117,47 @@ impl<'a> TableScan<'a> {
             }
             rows.push(*slot);
         }
+        rows
+    }
+
+    /// The one dimension that the query looks at, where it groups by that and not by URL, and where it is in a tuple.
+    fn only_slot(&self) -> Option<(usize, usize)> {
+        let is_filtered = self.query.filters.iter().any(|filter| matches!(filter.field, Field::Dimension(_)));
+        let mut grouped = self.query.group_by.iter().filter(|field| **field != Field::Site);
+        let (Some(Field::Dimension(name)), None, false) = (grouped.next(), grouped.next(), is_filtered)
+        else {
+            return None;
+        };
+        let dimension = self.bucket.schema.dimension_index(name)?;
+        Some((dimension, self.bucket.tuples.slot(dimension)?))
+    }
+
+    /// [`rows`](Self::rows) where a row's value of one dimension tells all: tuples are nearly as many as rows, values are few.
+    fn rows_of_values(
+        &self,
+        dimension: usize,
+        slot: usize,
+        masks: &Masks,
+        mut resolve: impl FnMut(&[u32]) -> u32,
+    ) -> Vec<u32> {
+        // The values first, and what becomes of each in the order that memory has them.
+        let mut is_there = vec![false; self.bucket.dictionaries[dimension].len()];
+        let value_of = |(row, (&url, &tuple)): (usize, (&u32, &u32))| {
+            if !masks.pass(row, url) {
+                return NOWHERE;
+            }
+            let value = self.bucket.tuples.get(tuple)[slot];
+            is_there[value as usize] = true;
+            value
+        };
+        let mut rows: Vec<u32> =
+            self.table.url.iter().zip(&self.table.tuple).enumerate().map(value_of).collect();
+        let of = |(value, is_there)| match is_there {
+            true => resolve(&[self.folded(dimension, value)]),
+            false => NOWHERE,
+        };
+        let by_value: Vec<u32> = (0..).zip(is_there).map(of).collect();
+        rows.iter_mut().filter(|row| **row != NOWHERE).for_each(|row| *row = by_value[*row as usize]);
         rows
     }
 
