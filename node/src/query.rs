@@ -163,7 +163,7 @@ impl Queries {
         let (answered, views) = self.views_of(&shards, question, OpenPass::Everything).await;
         let scan = |shown: Shown, Question { query, context, .. }: &Question| {
             let mut all = scan_all(&refs(&shown.closed), query, context);
-            shown.open.iter().for_each(|open| all.merge(open));
+            all.merge_all(&shown.open);
             all
         };
         let parts = self.scan_on_all_cores(views, question, scan).await;
@@ -278,7 +278,7 @@ struct Shown {
 
 /// All of these, merged.
 fn merged(parts: Vec<Scanned>, mut all: Scanned) -> Scanned {
-    parts.iter().for_each(|part| all.merge(part));
+    all.merge_all(&parts);
     all
 }
 

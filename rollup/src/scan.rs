@@ -59,8 +59,13 @@ impl Scanned {
 
     /// Adds what another scan of the same kind found.
     pub fn merge(&mut self, other: &Self) {
-        self.partial.merge(&other.partial);
-        self.distinct.merge(&other.distinct);
+        self.merge_all(std::slice::from_ref(other));
+    }
+
+    /// Adds what other scans of the same kind found, see [`Partial::merge_all`].
+    pub fn merge_all(&mut self, others: &[Self]) {
+        self.partial.merge_all(others.iter().map(|other| &other.partial));
+        others.iter().for_each(|other| self.distinct.merge(&other.distinct));
     }
 }
 
