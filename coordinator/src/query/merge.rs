@@ -25,8 +25,8 @@ pub(super) fn answer(
     let mut merged = Partial::new(query);
     let mut answered = 0;
     let mut away: BTreeSet<String> = plan.view().missing().iter().map(ToString::to_string).collect();
-    for piece in pieces {
-        merged.merge(&piece.content.partial);
+    merged.merge_all(pieces.iter().map(|piece| piece.content.partial.as_ref()));
+    for piece in &pieces {
         answered += piece.answered.len();
         away.extend(piece.content.reply.missing_nodes.iter().cloned());
     }
