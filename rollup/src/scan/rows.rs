@@ -69,8 +69,8 @@ impl<'a> TableScan<'a> {
         Self { bucket, site, table, query, max_kept }
     }
 
-    /// Per row of the table what `resolve` makes of its URL and grouped dimensions, asked once for each pair of them, or more often where that is less;
-    /// [`NOWHERE`] where a filter or a mask does not let the row through.
+    /// Per row of the table what `resolve` makes of its URL and grouped dimensions, asked once for each pair of them, or for each
+    /// value of the one dimension; [`NOWHERE`] where a filter or a mask does not let the row through.
     pub(super) fn rows(&self, masks: &Masks, mut resolve: impl FnMut(u32, &[u32]) -> u32) -> Vec<u32> {
         let groups_url = self.query.group_by.contains(&Field::Url);
         let by_tuple = !self.query.dimensions().is_empty();
@@ -79,10 +79,10 @@ impl<'a> TableScan<'a> {
                 return self.rows_of_values(dimension, slot, masks, |ids| resolve(0, ids));
             }
             None if !groups_url && !by_tuple && masks.are_empty() => {
-                return if self.table.len() == 0 {
-                    Vec::new()
-                } else {
-                    vec![resolve(0, &[]); self.table.len()]
+                // One group has them all.
+                return match self.table.len() {
+                    0 => Vec::new(),
+                    rows => vec![resolve(0, &[]); rows],
                 };
             }
             None => {}
