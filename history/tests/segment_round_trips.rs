@@ -3,6 +3,8 @@
 
 mod segment_common;
 
+use parquet::file::reader::FileReader as _;
+use parquet::file::serialized_reader::SerializedFileReader;
 use proptest::prelude::*;
 use segment_common::*;
 use std::collections::BTreeMap;
@@ -94,6 +96,23 @@ proptest! {
         let written = write_raw(&blocks).unwrap();
         prop_assert_eq!(read_raw(&written.to_segment(PATH), &written.bytes).unwrap(), blocks);
     }
+}
+
+#[test]
+fn blocks_of_many_row_groups_read_back_as_they_were_written() {
+    let block = |seq: u64| v1::Block {
+        producer: vec![(seq % 7) as u8; 16].into(),
+        shard: seq as u32 % 64,
+        seq,
+        columns: seq.to_le_bytes().to_vec().into(),
+        ..Default::default()
+    };
+    // Two whole row groups, and one more block.
+    let blocks: Vec<v1::Block> = (0..2 * 16_384 + 1).map(block).collect();
+    let written = write_raw(&blocks).unwrap();
+    let reader = SerializedFileReader::new(written.bytes.clone()).unwrap();
+    assert_eq!(reader.num_row_groups(), 3);
+    assert_eq!(read_raw(&written.to_segment(PATH), &written.bytes).unwrap(), blocks);
 }
 
 /// More rows than a page holds, texts beyond their dictionary, and integers beyond theirs.

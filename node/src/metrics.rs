@@ -54,6 +54,7 @@ pub struct NodeMetrics {
     memory: Family<NodeLabel, Gauge>,
     memory_budget: Family<NodeLabel, Gauge>,
     rows: Family<NodeLabel, Gauge>,
+    rollup_bytes: Family<NodeLabel, Gauge>,
     in_flight: Family<NodeLabel, Gauge>,
     in_flight_limit: Family<NodeLabel, Gauge>,
     shards: Family<NodeLabel, Gauge>,
@@ -74,6 +75,7 @@ pub struct NodeMetrics {
     replaced_days: Family<NodeLabel, Counter>,
     repair: RepairMetrics,
     flow: FlowMetrics,
+    cache_bytes: Family<NodeLabel, Gauge>,
     cache_hits: Family<NodeLabel, Gauge>,
     cache_misses: Family<NodeLabel, Gauge>,
 }
@@ -118,14 +120,20 @@ impl NodeMetrics {
             "Parts of queries that are asked again and again, by what was read for them: everything, what came since, or nothing",
             m.live.clone(),
         );
-        registry.register_with_unit("memory", "Rollups", Unit::Bytes, m.memory.clone());
+        registry.register_with_unit("memory", "What is used of the budget", Unit::Bytes, m.memory.clone());
         registry.register_with_unit(
             "memory_budget",
-            "What rollups may take",
+            "What events may take",
             Unit::Bytes,
             m.memory_budget.clone(),
         );
         registry.register("rollup_rows", "Rows of rollups in memory", m.rows.clone());
+        registry.register_with_unit(
+            "rollup",
+            "What rollups in memory take",
+            Unit::Bytes,
+            m.rollup_bytes.clone(),
+        );
         registry.register_with_unit(
             "in_flight",
             "Taken in, not acknowledged",
@@ -208,6 +216,12 @@ impl NodeMetrics {
             "replaced_days",
             "Days whose segments were replaced, by compaction or retention",
             m.replaced_days.clone(),
+        );
+        registry.register_with_unit(
+            "segment_cache",
+            "What parts of segments take that are in memory",
+            Unit::Bytes,
+            m.cache_bytes.clone(),
         );
         registry.register(
             "segment_cache_hits",
@@ -450,9 +464,10 @@ impl NodeMeter {
         self.gauge(&self.metrics.in_flight_limit, in_flight_bytes as u64);
     }
 
-    pub(crate) fn segment_cache(&self, hits: u64, misses: u64) {
-        self.gauge(&self.metrics.cache_hits, hits);
-        self.gauge(&self.metrics.cache_misses, misses);
+    pub(crate) fn segment_cache(&self, cache: tidemark_history::reader::Usage) {
+        self.gauge(&self.metrics.cache_bytes, cache.memory_bytes);
+        self.gauge(&self.metrics.cache_hits, cache.hits);
+        self.gauge(&self.metrics.cache_misses, cache.misses);
     }
 
     pub(crate) fn buckets_in_memory(&self, buckets: usize) {
@@ -463,9 +478,13 @@ impl NodeMeter {
         family.get_or_create(&self.label()).set(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn usage(&self, memory_bytes: u64, rows: u64, in_flight_bytes: usize, shards_up: usize) {
-        self.gauge(&self.metrics.memory, memory_bytes);
+    pub(crate) fn rollups(&self, rows: u64, bytes: u64) {
         self.gauge(&self.metrics.rows, rows);
+        self.gauge(&self.metrics.rollup_bytes, bytes);
+    }
+
+    pub(crate) fn usage(&self, memory_bytes: u64, in_flight_bytes: usize, shards_up: usize) {
+        self.gauge(&self.metrics.memory, memory_bytes);
         self.gauge(&self.metrics.in_flight, in_flight_bytes as u64);
         self.gauge(&self.metrics.shards, shards_up as u64);
     }

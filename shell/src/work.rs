@@ -3,7 +3,10 @@
 //! Owns: where it runs.
 //! Does not own: how much of it runs at a time (its callers).
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread;
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::oneshot;
 
 /// Runs work away from the threads that serve connections. On a runtime of one thread it runs right here: there is no other
 /// core to win, and what happens stays a function of what was asked (which a simulation stands on).
@@ -11,32 +14,84 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 /// # Panics
 /// Where the work does.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+    if has_one_thread() {
         return work();
     }
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
+            Ok(panic) => resume_unwind(panic),
             // The runtime is going down, and this task with it.
             Err(_) => std::future::pending().await,
         },
     }
 }
 
+/// The same for work that is rare and takes much memory: on a thread that ends with it. What an allocator keeps for a thread goes with the
+/// thread; those of [`run`] stay.
+///
+/// # Errors
+/// Where the system has no thread to give. Nothing of the work was done then.
+///
+/// # Panics
+/// Where the work does.
+pub async fn run_apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NoThread> {
+    if has_one_thread() {
+        return Ok(work());
+    }
+    let (tell, told) = oneshot::channel();
+    let here = thread::Builder::new().name("apart".to_owned());
+    // Who does not wait for it any more is told nothing.
+    here.spawn(move || _ = tell.send(catch_unwind(AssertUnwindSafe(work)))).map_err(NoThread)?;
+    match told.await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(panic)) => resume_unwind(panic),
+        // It tells in any case.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// There is no thread for the work. Try again later.
+#[derive(Debug, thiserror::Error)]
+#[error("the system has no thread to give: {0}")]
+pub struct NoThread(#[source] std::io::Error);
+
+fn has_one_thread() -> bool {
+    Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::thread::current;
 
     #[tokio::test]
     async fn one_thread_does_it_itself() {
-        let here = std::thread::current().id();
-        assert!(run(move || std::thread::current().id() == here).await);
+        let here = current().id();
+        assert!(run(move || current().id() == here).await);
+        assert!(run_apart(move || current().id() == here).await.unwrap());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn many_threads_leave_it_to_another_one() {
-        let here = std::thread::current().id();
-        assert!(run(move || std::thread::current().id() != here).await);
+        let here = current().id();
+        assert!(run(move || current().id() != here).await);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_apart_has_a_thread_that_ends_with_it() {
+        let (ends, ended) = std::sync::mpsc::channel::<()>();
+        thread_local!(static ENDS: std::cell::OnceCell<std::sync::mpsc::Sender<()>> = const { std::cell::OnceCell::new() });
+        let done = run_apart(move || ENDS.with(|of| of.set(ends).is_ok()));
+        assert!(done.await.unwrap());
+        // The sender is gone when the thread is.
+        let waited = ended.recv_timeout(std::time::Duration::from_secs(10));
+        assert_eq!(waited, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_that_panics_apart_panics_here() {
+        let failed = tokio::spawn(run_apart(|| panic!("planted"))).await;
+        assert!(failed.unwrap_err().is_panic());
     }
 }

@@ -42,5 +42,5 @@ mod write;
 pub use error::{SegmentError, WriteError};
 pub use footer::Footer;
 pub use plan::{Plan, Selection};
-pub use raw::{read_raw, write_raw};
-pub use write::{RowGroup, Written, write_rollup};
+pub use raw::{RawWriter, read_raw, write_raw};
+pub use write::{RollupWriter, RowGroup, Written, write_rollup};

@@ -46,33 +46,82 @@ const COLUMNS: [(&str, Physical); 6] = [
     ("columns", Physical::BYTE_ARRAY),
 ];
 
+/// A raw segment that blocks are added to one by one. Beside what is packed already, no more of them are in memory than a row group has.
+pub struct RawWriter {
+    file: SerializedFileWriter<Vec<u8>>,
+    /// Of the next row group.
+    waiting: Vec<v1::Block>,
+    /// Blocks in row groups.
+    written: usize,
+}
+
+impl RawWriter {
+    /// A segment without blocks.
+    ///
+    /// # Errors
+    /// None that a caller could cause.
+    pub fn new() -> Result<Self, WriteError> {
+        // Identities are few bytes beside the events: plain and packed is small enough, and simple to read.
+        let properties = base_properties()
+            .set_dictionary_enabled(false)
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_column_statistics_enabled("columns".into(), EnabledStatistics::None)
+            .build();
+        let file = SerializedFileWriter::new(Vec::new(), parquet_schema()?, Arc::new(properties))?;
+        Ok(Self { file, waiting: Vec::new(), written: 0 })
+    }
+
+    /// Adds a block after those before.
+    ///
+    /// # Errors
+    /// Where its producer has not 16 bytes.
+    pub fn push(&mut self, block: v1::Block) -> Result<(), WriteError> {
+        if block.producer.len() != PRODUCER_BYTES {
+            let at = self.written + self.waiting.len();
+            return Err(WriteError::Block { at, what: "a producer's id has 16 bytes" });
+        }
+        self.waiting.push(block);
+        match self.waiting.len() {
+            GROUP_BLOCKS => self.write_group(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The segment.
+    ///
+    /// # Errors
+    /// None that a caller could cause.
+    pub fn finish(mut self) -> Result<Written, WriteError> {
+        if !self.waiting.is_empty() {
+            self.write_group()?;
+        }
+        self.file.finish()?;
+        Ok(Written::of(std::mem::take(self.file.inner_mut()), self.written as u64))
+    }
+
+    fn write_group(&mut self) -> Result<(), WriteError> {
+        let mut group = self.file.next_row_group()?;
+        let mut at = 0;
+        while let Some(mut column) = group.next_column()? {
+            feed(&self.waiting, at, column.untyped())?;
+            column.close()?;
+            at += 1;
+        }
+        group.close()?;
+        self.written += self.waiting.len();
+        self.waiting.clear();
+        Ok(())
+    }
+}
+
 /// A segment of these blocks, in this order.
 ///
 /// # Errors
 /// Where a block's producer has not 16 bytes.
 pub fn write_raw(blocks: &[v1::Block]) -> Result<Written, WriteError> {
-    if let Some(at) = blocks.iter().position(|block| block.producer.len() != PRODUCER_BYTES) {
-        return Err(WriteError::Block { at, what: "a producer's id has 16 bytes" });
-    }
-    // Identities are few bytes beside the events: plain and packed is small enough, and simple to read.
-    let properties = base_properties()
-        .set_dictionary_enabled(false)
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_column_statistics_enabled("columns".into(), EnabledStatistics::None)
-        .build();
-    let mut writer = SerializedFileWriter::new(Vec::new(), parquet_schema()?, Arc::new(properties))?;
-    for blocks in blocks.chunks(GROUP_BLOCKS) {
-        let mut group = writer.next_row_group()?;
-        let mut at = 0;
-        while let Some(mut column) = group.next_column()? {
-            feed(blocks, at, column.untyped())?;
-            column.close()?;
-            at += 1;
-        }
-        group.close()?;
-    }
-    writer.finish()?;
-    Ok(Written::of(std::mem::take(writer.inner_mut()), blocks.len() as u64))
+    let mut writer = RawWriter::new()?;
+    blocks.iter().cloned().try_for_each(|block| writer.push(block))?;
+    writer.finish()
 }
 
 fn parquet_schema() -> Result<TypePtr, ParquetError> {

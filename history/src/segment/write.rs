@@ -16,6 +16,7 @@ use parquet::schema::types::ColumnPath;
 use std::sync::Arc;
 use tidemark_proto::v1;
 use tidemark_rollup::rows::SegmentRows;
+use tidemark_rollup::schema::Schema;
 use tidemark_rollup::sharding::{ShardCount, ShardId};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -82,10 +83,99 @@ impl Written {
     }
 }
 
-/// A segment of these row groups, all of one schema; those without rows and facts are left out. A row stands for
-/// `row_seconds`: 300, or 86,400.
+/// A rollup segment that row groups are added to one by one. A row stands for so many seconds: 300, or 86,400.
 ///
-/// The bytes are a function of the arguments.
+/// Its bytes are a function of what it was made with and of the groups.
+pub struct RollupWriter {
+    schema: Arc<Schema>,
+    layout: Layout,
+    file: SerializedFileWriter<Vec<u8>>,
+    row_seconds: u32,
+    shards: ShardCount,
+    groups: Vec<v1::RowGroupIndex>,
+    /// In all groups.
+    rows: u64,
+}
+
+impl RollupWriter {
+    /// A segment without rows, of which no row group will have more than `most_urls` URLs: the size of a filter follows from it.
+    ///
+    /// # Errors
+    /// None that a caller could cause.
+    pub fn new(
+        schema: &Arc<Schema>,
+        most_urls: u64,
+        row_seconds: u32,
+        shards: ShardCount,
+    ) -> Result<Self, WriteError> {
+        let layout = Layout::of(schema);
+        let properties = Arc::new(properties(&layout, most_urls));
+        let file = SerializedFileWriter::new(Vec::new(), layout.to_parquet()?, properties)?;
+        Ok(Self {
+            schema: Arc::clone(schema),
+            layout,
+            file,
+            row_seconds,
+            shards,
+            groups: Vec::new(),
+            rows: 0,
+        })
+    }
+
+    /// Adds a row group after those before; one without rows and facts is left out.
+    ///
+    /// # Errors
+    /// Where it has another schema, or its rows break the contract of [`SegmentRows`].
+    pub fn push(&mut self, group: RowGroup<'_>) -> Result<(), WriteError> {
+        if *group.rows.schema != *self.schema {
+            return Err(WriteError::Schema);
+        }
+        if group.rows.is_empty() {
+            return Ok(());
+        }
+        let rows = Rows::of(group.rows)?;
+        let mut writer = self.file.next_row_group()?;
+        for column in self.layout.columns() {
+            let mut column_writer = writer
+                .next_column()?
+                .ok_or(WriteError::Rows("there are more columns than the schema has"))?;
+            rows.feed(column.kind, column_writer.untyped())?;
+            column_writer.close()?;
+        }
+        writer.close()?;
+        // Checksums are of what was written.
+        self.file.flush()?;
+        let metadata =
+            self.file.flushed_row_groups().last().ok_or(WriteError::Rows("a row group is missing"))?;
+        self.groups.push(v1::RowGroupIndex {
+            shards: index::shard_runs(group.shards),
+            sites: rows.sites(),
+            checksums: checksums(metadata, self.file.inner()),
+            bloom_checksum: bloom_checksum(metadata, self.file.inner()),
+        });
+        self.rows += group.rows.len() as u64;
+        Ok(())
+    }
+
+    /// The segment.
+    ///
+    /// # Errors
+    /// None that a caller could cause.
+    pub fn finish(mut self) -> Result<Written, WriteError> {
+        let index = v1::SegmentIndex {
+            shard_count: self.shards.get(),
+            row_seconds: self.row_seconds,
+            dimensions: self.schema.dimensions().to_vec(),
+            measures: self.schema.measures().iter().map(ToString::to_string).collect(),
+            row_groups: self.groups,
+        };
+        self.file.append_key_value_metadata(KeyValue::new(index::KEY.to_owned(), index::to_text(&index)));
+        self.file.finish()?;
+        Ok(Written::of(std::mem::take(self.file.inner_mut()), self.rows))
+    }
+}
+
+/// A segment of these row groups, all of one schema; see [`RollupWriter`].
 ///
 /// # Errors
 /// Where the groups have different schemas or are none, or rows break the contract of [`SegmentRows`].
@@ -95,49 +185,10 @@ pub fn write_rollup(
     shards: ShardCount,
 ) -> Result<Written, WriteError> {
     let schema = &groups.first().ok_or(WriteError::Schema)?.rows.schema;
-    if groups.iter().any(|group| group.rows.schema != *schema) {
-        return Err(WriteError::Schema);
-    }
-    let groups: Vec<(&RowGroup<'_>, Rows<'_>)> = groups
-        .iter()
-        .filter(|group| !group.rows.is_empty())
-        .map(|group| Ok((group, Rows::of(group.rows)?)))
-        .collect::<Result<_, WriteError>>()?;
-    let layout = Layout::of(schema);
-    let most_urls = groups.iter().map(|(group, _)| group.rows.urls.len()).max().unwrap_or_default();
-    let properties = Arc::new(properties(&layout, most_urls as u64));
-    let mut writer = SerializedFileWriter::new(Vec::new(), layout.to_parquet()?, properties)?;
-    for (_, rows) in &groups {
-        let mut group = writer.next_row_group()?;
-        for column in layout.columns() {
-            let mut column_writer =
-                group.next_column()?.ok_or(WriteError::Rows("there are more columns than the schema has"))?;
-            rows.feed(column.kind, column_writer.untyped())?;
-            column_writer.close()?;
-        }
-        group.close()?;
-    }
-    // Checksums are of what was written.
-    writer.flush()?;
-    let row_groups = groups.iter().zip(writer.flushed_row_groups());
-    let index = v1::SegmentIndex {
-        shard_count: shards.get(),
-        row_seconds,
-        dimensions: schema.dimensions().to_vec(),
-        measures: schema.measures().iter().map(ToString::to_string).collect(),
-        row_groups: row_groups
-            .map(|((group, rows), metadata)| v1::RowGroupIndex {
-                shards: index::shard_runs(group.shards),
-                sites: rows.sites(),
-                checksums: checksums(metadata, writer.inner()),
-                bloom_checksum: bloom_checksum(metadata, writer.inner()),
-            })
-            .collect(),
-    };
-    let rows = groups.iter().map(|(group, _)| group.rows.len() as u64).sum();
-    writer.append_key_value_metadata(KeyValue::new(index::KEY.to_owned(), index::to_text(&index)));
-    writer.finish()?;
-    Ok(Written::of(std::mem::take(writer.inner_mut()), rows))
+    let most_urls = groups.iter().map(|group| group.rows.urls.len()).max().unwrap_or_default();
+    let mut writer = RollupWriter::new(schema, most_urls as u64, row_seconds, shards)?;
+    groups.iter().try_for_each(|&group| writer.push(group))?;
+    writer.finish()
 }
 
 /// What all segments are written with.

@@ -108,7 +108,8 @@ impl Memory {
         let used_bytes = self.note_used(rollup_bytes);
         let up = self.shards.iter().filter(|shard| shard.is_up()).count();
         let rows = answered.iter().map(|usage| usage.rows).sum();
-        self.meter.usage(used_bytes, rows, self.admission.in_flight_bytes(), up);
+        self.meter.usage(used_bytes, self.admission.in_flight_bytes(), up);
+        self.meter.rollups(rows, rollup_bytes);
         self.meter.buckets_in_memory(answered.iter().map(|usage| usage.buckets.len()).sum());
         self.meter.journal(&self.parts.journal.usage());
         self.meter.flow().measure(&self.parts.journal, &self.history.committed());
@@ -116,8 +117,7 @@ impl Memory {
         self.meter.unflushed(&self.parts.journal.buckets());
         self.meter.store_up(self.history.away().is_none());
         self.meter.limits(self.budget_bytes, self.admission.in_flight_limit_bytes());
-        let cache = self.history.reader.usage();
-        self.meter.segment_cache(cache.hits, cache.misses);
+        self.meter.segment_cache(self.history.reader.usage());
         answered
     }
 }

@@ -7,7 +7,7 @@ use crate::shard::ShardParts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_history::paths::{BucketSegment, ObjectPath};
-use tidemark_history::segment::{RowGroup, Written, write_raw, write_rollup};
+use tidemark_history::segment::{RawWriter, RollupWriter, RowGroup, Written};
 use tidemark_proto::v1;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::rows::{RollupPart, SegmentRows};
@@ -33,10 +33,11 @@ impl Flusher {
         let duplicates: Duplicates =
             gathered.iter().map(|part| (part.shard, part.duplicates.clone())).collect();
         let parts = Arc::clone(&self.parts);
-        let written = tidemark_shell::work::run(move || write_segments(&parts, bucket, gathered)).await;
+        let written = tidemark_shell::work::run_apart(move || write_segments(&parts, bucket, gathered)).await;
         let uploaded = match written {
-            Ok(written) => self.upload(bucket, written).await,
-            Err(error) => Err(error),
+            Ok(Ok(written)) => self.upload(bucket, written).await,
+            Ok(Err(error)) => Err(error),
+            Err(no_thread) => Err(no_thread.into()),
         };
         match uploaded {
             Ok(commit) => Ok((commit, duplicates)),
@@ -86,46 +87,72 @@ fn write_segments(
     bucket: BucketStart,
     gathered: Vec<Gathered>,
 ) -> Result<Segments, FlushError> {
-    let mut raw = Vec::new();
+    let mut raw = RawWriter::new()?;
     let mut coverage = Vec::new();
     let mut rollups: Vec<(ShardId, Arc<Bucket>, BTreeMap<String, u64>)> = Vec::new();
     for part in gathered {
-        let mut blocks = Vec::with_capacity(part.entries.len());
-        for entry in &part.entries {
-            let read = parts.journal.read(entry).map_err(|error| error.to_string());
-            let sliced =
-                read.and_then(|block| slice(&block, bucket, &parts.rules).map_err(|error| error.to_string()));
-            match sliced {
-                Ok(block) => blocks.push(block),
-                Err(error) => {
-                    parts.metrics.block_lost();
-                    tracing::error!(block = %entry.id, %error, "a block of the journal cannot be archived any more");
-                    return Err(FlushError::Failed);
-                }
-            }
-        }
+        let blocks = blocks_of(parts, bucket, &part)?;
         let rollup = part.rollup.or_else(|| rollup_of(parts, part.shard, bucket, &blocks));
         rollups.extend(rollup.map(|rollup| (part.shard, rollup, part.duplicates)));
-        raw.append(&mut blocks);
+        blocks.into_iter().try_for_each(|block| raw.push(block))?;
         coverage.push(v1::ShardCoverage { shard: part.shard.get(), coverage: Some(part.coverage.to_wire()) });
     }
-    let groups = row_groups(parts, &rollups);
-    let sites: BTreeSet<String> = groups.iter().flat_map(|(_, rows)| rows.sites.iter().cloned()).collect();
-    let row_groups: Vec<RowGroup<'_>> =
-        groups.iter().map(|(shards, rows)| RowGroup { shards, rows }).collect();
+    let raw = raw.finish()?;
+    let (rollup, sites) = write_rollups(parts, &rollups)?;
     Ok(Segments {
-        rollup: write_rollup(&row_groups, BUCKET_SECONDS, parts.rules.shards)?,
-        raw: write_raw(&raw)?,
+        rollup,
+        raw,
         coverage,
         sites: if sites.len() <= MAX_SITES { sites.into_iter().collect() } else { Vec::new() },
     })
 }
 
-/// Shards with their rows, as they go into one row group each.
-fn row_groups(
-    parts: &ShardParts,
-    rollups: &[(ShardId, Arc<Bucket>, BTreeMap<String, u64>)],
-) -> Vec<(Vec<ShardId>, SegmentRows)> {
+/// What a shard's blocks have of the bucket.
+fn blocks_of(parts: &ShardParts, bucket: BucketStart, part: &Gathered) -> Result<Vec<v1::Block>, FlushError> {
+    let read = part.entries.iter().map(|entry| {
+        let read = parts.journal.read(entry).map_err(|error| error.to_string());
+        let sliced =
+            read.and_then(|block| slice(&block, bucket, &parts.rules).map_err(|error| error.to_string()));
+        sliced.map_err(|error| {
+            parts.metrics.block_lost();
+            tracing::error!(block = %entry.id, %error, "a block of the journal cannot be archived any more");
+            FlushError::Failed
+        })
+    });
+    read.collect()
+}
+
+/// Shards with their rollups, and repeated events by site.
+type Rollups = [(ShardId, Arc<Bucket>, BTreeMap<String, u64>)];
+
+/// The segment of these rollups, and the sites in it. The rows of one row group are laid out at a time.
+fn write_rollups(parts: &ShardParts, rollups: &Rollups) -> Result<(Written, BTreeSet<String>), FlushError> {
+    let groups = row_groups(rollups);
+    let schema = &parts.rules.schema;
+    let most_urls = groups.iter().map(|group| urls(group)).max().unwrap_or_default();
+    let mut writer = RollupWriter::new(schema, most_urls, BUCKET_SECONDS, parts.rules.shards)?;
+    let mut sites = BTreeSet::new();
+    for group in groups {
+        let shards: Vec<ShardId> = group.iter().map(|(shard, ..)| *shard).collect();
+        let laid_out: Vec<RollupPart<'_>> = group
+            .iter()
+            .map(|(_, bucket, _)| RollupPart { shard: shards[0], bucket, start: bucket.start() })
+            .collect();
+        let mut rows = SegmentRows::of(schema, &laid_out, &Folds::default());
+        group.iter().for_each(|(_, _, duplicates)| rows.add_duplicates(duplicates));
+        writer.push(RowGroup { shards: &shards, rows: &rows })?;
+        sites.append(&mut rows.sites.into_iter().collect());
+    }
+    Ok((writer.finish()?, sites))
+}
+
+/// How many URLs a row group has, at most: some may be in several shards.
+fn urls(group: &Rollups) -> u64 {
+    group.iter().flat_map(|(_, bucket, _)| bucket.site_sizes()).map(|(_, urls, _)| urls).sum()
+}
+
+/// What goes into one row group each.
+fn row_groups(rollups: &Rollups) -> Vec<&Rollups> {
     let mut groups = Vec::new();
     let mut rest = rollups;
     while !rest.is_empty() {
@@ -137,14 +164,7 @@ fn row_groups(
         });
         let (group, others) = rest.split_at(len.count());
         rest = others;
-        let shards: Vec<ShardId> = group.iter().map(|(shard, ..)| *shard).collect();
-        let laid_out: Vec<RollupPart<'_>> = group
-            .iter()
-            .map(|(_, bucket, _)| RollupPart { shard: shards[0], bucket, start: bucket.start() })
-            .collect();
-        let mut rows = SegmentRows::of(&parts.rules.schema, &laid_out, &Folds::default());
-        group.iter().for_each(|(_, _, duplicates)| rows.add_duplicates(duplicates));
-        groups.push((shards, rows));
+        groups.push(group);
     }
     groups
 }
