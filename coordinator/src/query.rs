@@ -213,7 +213,7 @@ impl Queries {
     ) -> Result<v1::Answer, AskError> {
         self.metrics.shards_missing(gathered.lost.len());
         let (plan, clock) = (self.peers.plan(), Arc::clone(&self.clock));
-        let merging = work::run(move || {
+        let merging = work::run_on(gathered.bytes(), move || {
             // The place rides along: who asked may be gone, the work is not.
             let _place = place;
             merge::answer(&plan, gathered, &query, clock.as_ref())

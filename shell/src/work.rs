@@ -8,6 +8,9 @@ use std::thread;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
+/// So many bytes are read, merged or written in a tenth of a millisecond.
+const FEW_BYTES: usize = 16 << 10;
+
 /// Runs work away from the threads that serve connections. On a runtime of one thread it runs right here: there is no other
 /// core to win, and what happens stays a function of what was asked (which a simulation stands on).
 ///
@@ -27,8 +30,20 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     }
 }
 
-/// The same for work that is rare and takes much memory: on a thread that ends with it. What an allocator keeps for a thread goes with the
-/// thread; those of [`run`] stay.
+/// The same for work that takes as long as what it is done on is large. On few bytes it runs right here: another thread would have to wait
+/// for a core first, which takes longer where cores are busy.
+///
+/// # Panics
+/// Where the work does.
+pub async fn run_on<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    match bytes {
+        ..=FEW_BYTES => work(),
+        _ => run(work).await,
+    }
+}
+
+/// The same for work that is rare, takes long and much memory, and that nobody waits for: on a thread that ends with it, and that on
+/// Linux lets others go first. What an allocator keeps for a thread goes with the thread; those of [`run`] stay.
 ///
 /// # Errors
 /// Where the system has no thread to give. Nothing of the work was done then.
@@ -42,7 +57,11 @@ pub async fn run_apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
     let (tell, told) = oneshot::channel();
     let here = thread::Builder::new().name("apart".to_owned());
     // Who does not wait for it any more is told nothing.
-    here.spawn(move || _ = tell.send(catch_unwind(AssertUnwindSafe(work)))).map_err(NoThread)?;
+    let do_it = move || {
+        let_others_go_first();
+        let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
+    };
+    here.spawn(do_it).map_err(NoThread)?;
     match told.await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(panic)) => resume_unwind(panic),
@@ -55,6 +74,20 @@ pub async fn run_apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
 #[derive(Debug, thiserror::Error)]
 #[error("the system has no thread to give: {0}")]
 pub struct NoThread(#[source] std::io::Error);
+
+/// Where cores are busy, a third of what other threads get: enough for work that comes every few minutes to get done.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
+
+/// Of this thread alone, which is so on Linux only: elsewhere it would be the whole process.
+#[cfg(target_os = "linux")]
+fn let_others_go_first() {
+    // Where it may not be changed, it is as important as others.
+    let _ = rustix::process::nice(NICENESS);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn let_others_go_first() {}
 
 fn has_one_thread() -> bool {
     Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread
@@ -79,6 +112,13 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_on_few_bytes_stays_here_and_work_on_many_does_not() {
+        let here = current().id();
+        assert!(run_on(FEW_BYTES, move || current().id() == here).await);
+        assert!(run_on(FEW_BYTES + 1, move || current().id() != here).await);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn work_apart_has_a_thread_that_ends_with_it() {
         let (ends, ended) = std::sync::mpsc::channel::<()>();
         thread_local!(static ENDS: std::cell::OnceCell<std::sync::mpsc::Sender<()>> = const { std::cell::OnceCell::new() });
@@ -87,6 +127,16 @@ mod tests {
         // The sender is gone when the thread is.
         let waited = ended.recv_timeout(std::time::Duration::from_secs(10));
         assert_eq!(waited, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_apart_lets_others_go_first_and_leaves_them_as_they_are() {
+        let niceness = || rustix::process::nice(0).unwrap();
+        let here = niceness();
+        // There is none beyond 19.
+        assert_eq!(run_apart(niceness).await.unwrap(), (here + NICENESS).min(19));
+        assert_eq!((niceness(), run(niceness).await), (here, here));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -15,6 +15,7 @@ use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
+use prost::Message as _;
 use std::sync::Arc;
 use tidemark_access::Caller;
 use tidemark_proto::v1;
@@ -56,9 +57,10 @@ async fn answer(
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let answer = app.queries.ask(question, caller, None).await?;
+    let bytes = answer.encoded_len();
     if accepts_csv(headers) {
         let complete = answer.facts.as_ref().is_some_and(|facts| facts.complete);
-        let csv = work::run(move || answer_to_csv(&answer)).await;
+        let csv = work::run_on(bytes, move || answer_to_csv(&answer)).await;
         let head = [
             (CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8; header=present")),
             (COMPLETE, HeaderValue::from_static(if complete { "true" } else { "false" })),
@@ -66,7 +68,7 @@ async fn answer(
         return Ok((head, csv).into_response());
     }
     // Off the runtime's threads: an answer can have a million values.
-    match work::run(move || serde_json::to_vec(&AnswerJson(&answer))).await {
+    match work::run_on(bytes, move || serde_json::to_vec(&AnswerJson(&answer))).await {
         Ok(json) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),
         Err(_) => Err(ApiError::of(Code::Internal, "the answer cannot be written as JSON", None)),
     }

@@ -25,6 +25,7 @@ use crate::peers::Peers;
 use crate::plan::{Peer, Plan};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use prost::Message as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_proto::v1;
@@ -37,6 +38,8 @@ use tidemark_shell::work;
 #[derive(Clone)]
 pub(super) struct Piece {
     pub(super) partial: Arc<Partial>,
+    /// What `partial` takes on the wire.
+    pub(super) bytes: usize,
     /// The reply it came with; `partial` is taken out of it.
     pub(super) reply: Arc<v1::PartialReply>,
 }
@@ -65,6 +68,11 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
+    /// What the parts take on the wire.
+    pub(super) fn bytes(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.content.bytes).sum()
+    }
+
     /// Rows of rollups that nodes looked at.
     pub(super) fn rows_scanned(&self) -> u64 {
         let rows = self.pieces.iter().map(|piece| piece.content.partial.facts.rows_scanned);
@@ -184,19 +192,20 @@ impl Rounds<'_> {
                 return Err(Failure::new("answered for shards that it was not asked for"));
             }
             let answered = reply.answered.clone();
-            let partial = match (reply.unchanged, known) {
+            let (partial, bytes) = match (reply.unchanged, known) {
                 (false, _) => {
                     let partial = reply.partial.take().unwrap_or_default();
-                    let read = work::run(move || Partial::from_wire(partial, &query)).await;
-                    Arc::new(read.ok_or_else(unreadable)?)
+                    let bytes = partial.encoded_len();
+                    let read = work::run_on(bytes, move || Partial::from_wire(partial, &query)).await;
+                    (Arc::new(read.ok_or_else(unreadable)?), bytes)
                 }
                 (true, Some(known)) if known.reply.answered == answered => {
                     reply.distinct_values.clone_from(&known.reply.distinct_values);
-                    known.partial
+                    (known.partial, known.bytes)
                 }
                 (true, _) => return Err(unreadable()),
             };
-            let content = Piece { partial, reply: Arc::new(reply) };
+            let content = Piece { partial, bytes, reply: Arc::new(reply) };
             Ok(Reply { peer: ask.peer, answered, asked: ask.shards, content })
         }
         .boxed()
