@@ -8,7 +8,7 @@ use std::thread;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
-/// So many bytes are read, merged or written in a tenth of a millisecond.
+/// So many bytes are soon read, merged or written.
 const FEW_BYTES: usize = 16 << 10;
 
 /// Runs work away from the threads that serve connections. On a runtime of one thread it runs right here: there is no other
