@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use segment_common::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_history::segment::{Footer, RowGroup, Selection, WriteError, read_raw, write_raw, write_rollup};
+use tidemark_history::segment::{
+    Footer, RollupWriter, RowGroup, Selection, WriteError, read_raw, write_raw, write_rollup,
+};
 use tidemark_proto::v1;
 use tidemark_rollup::canonical::KeepParams;
 use tidemark_rollup::event::TimeRules;
@@ -171,6 +173,26 @@ fn a_url_that_a_segment_has_not_is_ruled_out_by_bounds_or_by_the_bloom_filter() 
     assert!(ruled_out.count() > 970);
     let bloom = &plan("/0500".to_owned()).bloom_ranges()[0];
     assert!(bloom.end - bloom.start <= 2100, "{bloom:?}");
+}
+
+/// A flush knows of a row group's URLs only that they are no more than those of its sites and shards together.
+#[test]
+fn a_segment_is_the_same_however_far_its_urls_are_from_their_bound() {
+    let mut keys = BTreeMap::new();
+    for at in 0..1000 {
+        let key = ("a.example".to_owned(), format!("/{at:04}"), 0, ["", "", ""].map(str::to_owned));
+        keys.insert(key, Numbers { integers: [1, 1, 1], visitors: 0, values: 0, seed: 0 });
+    }
+    let rows = rows_of(&keys, &BTreeMap::new());
+    let with_bound = |most_urls: u64| {
+        let mut writer = RollupWriter::new(&rows.schema, most_urls, 300, shards()).unwrap();
+        writer.push(RowGroup { shards: &[shard(0)], rows: &rows }).unwrap();
+        writer.finish().unwrap().bytes
+    };
+    let exact = with_bound(1000);
+    assert!([1001, 4000, 64_000].into_iter().all(|bound| with_bound(bound) == exact));
+    // Too low a bound would show.
+    assert_ne!(with_bound(100), exact);
 }
 
 #[test]

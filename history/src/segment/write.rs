@@ -98,7 +98,8 @@ pub struct RollupWriter {
 }
 
 impl RollupWriter {
-    /// A segment without rows, of which no row group will have more than `most_urls` URLs: the size of a filter follows from it.
+    /// A segment without rows, of which no row group will have more than `most_urls` URLs. Filters have room for so many while they are
+    /// made, and are folded to the size that their own need: a higher bound takes memory. The segment is the same, unless URLs just fill a filter.
     ///
     /// # Errors
     /// None that a caller could cause.
