@@ -1,11 +1,12 @@
 //! Who asks while events come in: queries by the clock, and subscribers.
 //!
-//! Owns: which questions, when they are due, and noting when they are answered.
-//! Does not own: events (`sender`).
+//! Owns: which questions, and noting when they are answered.
+//! Does not own: events (`sender`), the clock (`ticks`).
 
 use super::measured::QUESTIONS;
 use super::run::RunOptions;
 use super::sender::Shared;
+use super::ticks::Ticks;
 use super::traffic::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -44,24 +45,20 @@ fn question(names: &Names, random: &mut StdRng) -> (usize, v1::Query) {
     (kind, query)
 }
 
-/// Asks by the clock until the schedule ends; returns when everything is answered.
+/// Asks at each tick; returns when everything is answered.
 pub(super) async fn ask(
     options: Arc<RunOptions>,
     client: QueryClient,
     names: Arc<Names>,
     shared: Arc<Shared>,
+    mut ticks: Ticks,
     started: Instant,
     stop: CancellationToken,
 ) {
     let mut random = StdRng::seed_from_u64(options.seed ^ 0x51);
     let room = Arc::new(Semaphore::new(AT_A_TIME));
     let mut asked = JoinSet::new();
-    let step = Duration::from_secs_f64(1.0 / options.queries_per_second);
-    let mut due = Duration::ZERO;
-    while due < options.schedule.duration {
-        if stop.run_until_cancelled(tokio::time::sleep_until(started + due)).await.is_none() {
-            break;
-        }
+    while let Some(Some(due)) = stop.run_until_cancelled(ticks.next()).await {
         // The semaphore is never closed.
         let Ok(turn) = Arc::clone(&room).acquire_owned().await else { return };
         let (client, shared) = (client.clone(), Arc::clone(&shared));
@@ -84,7 +81,6 @@ pub(super) async fn ask(
             drop((notes, turn));
         });
         while asked.try_join_next().is_some() {}
-        due += step;
     }
     while asked.join_next().await.is_some() {}
 }

@@ -22,4 +22,5 @@ pub mod schedule;
 pub mod search;
 mod sender;
 mod sent;
+mod ticks;
 pub mod traffic;

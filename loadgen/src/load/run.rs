@@ -11,6 +11,7 @@ use super::profile::{Profile, ProfileError};
 use super::schedule::{Schedule, seconds};
 use super::sender::{Sender, Shared};
 use super::sent::Sent;
+use super::ticks::Ticks;
 use super::traffic::Names;
 use serde::Serialize;
 use std::fmt::Debug;
@@ -132,6 +133,9 @@ pub enum RunError {
     /// Name one.
     #[error("queries, subscribers and verifying need a coordinator")]
     NoCoordinator,
+    /// Try again when less is running.
+    #[error("the system has no thread to give: {0}")]
+    NoThread(#[source] std::io::Error),
 }
 
 /// A run under way, to look at.
@@ -193,7 +197,10 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     senders.into_iter().for_each(|sender| _ = tasks.spawn(sender.run(started)));
     if let Some(client) = client.clone().filter(|_| options.queries_per_second > 0.0) {
-        tasks.spawn(ask(Arc::clone(&options), client, Arc::clone(&names), Arc::clone(&asked), started, stop));
+        let step = Duration::from_secs_f64(1.0 / options.queries_per_second);
+        let ticks = Ticks::every(step, options.schedule.duration, started).map_err(RunError::NoThread)?;
+        let (options, names, asked) = (Arc::clone(&options), Arc::clone(&names), Arc::clone(&asked));
+        tasks.spawn(ask(options, client, names, asked, ticks, started, stop));
     }
     let mut subscribers = JoinSet::new();
     for number in 0..options.subscribers {
