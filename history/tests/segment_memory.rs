@@ -1,4 +1,4 @@
-//! What writing a segment takes beside the segment does not grow with it.
+//! What writing a raw segment takes beside the segment does not grow with it.
 //!
 //! A file of its own, because it has an allocator of its own.
 #![allow(
