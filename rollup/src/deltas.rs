@@ -4,7 +4,8 @@
 //! Does not own: counting (`bucket`), who asks and what for (`node`).
 //!
 //! Who has everything up to a mark needs only what came after it, because rollups merge. That is far less to read than a bucket in
-//! which minutes have gathered.
+//! which minutes have gathered. But it takes far more memory by event, most of it for tables of one row each: so what nobody will ask
+//! for is dropped at once. A mark is held from when it is given until its holder asks again and gets the next one.
 //!
 //! Invariant: what a shard's buckets hold is what they held at a mark and what there is since; where that is not so (a bucket was
 //! made anew), the marks before are not known any more.
@@ -12,10 +13,12 @@
 use crate::bucket::{Bucket, Origin};
 use crate::schema::Schema;
 use crate::time::BucketStart;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// At most so many marks are known.
+/// At most so many marks are known, also where older ones are held: who has one of these reads everything again. A mark whose holder
+/// never comes back is let go of by this limit, too.
 const MAX_MARKS: usize = 64;
 /// At most so many events are kept twice for them.
 const MAX_EVENTS: usize = 200_000;
@@ -35,8 +38,10 @@ type Delta = (usize, Vec<Arc<Bucket>>);
 #[derive(Debug)]
 pub(crate) struct Deltas {
     last: Mark,
-    /// Up to the last mark, oldest first.
+    /// Up to the last mark, oldest first; nothing from before the oldest mark that is held.
     sealed: VecDeque<Delta>,
+    /// By number, how often a mark was given and not asked from.
+    held: BTreeMap<u64, usize>,
     /// Since then.
     fresh: BTreeMap<BucketStart, Bucket>,
     fresh_events: usize,
@@ -46,7 +51,8 @@ impl Deltas {
     /// Begins here; `epoch` is another one than ever before.
     pub(crate) fn new(epoch: u64) -> Self {
         let last = Mark { epoch, number: 0 };
-        Self { last, sealed: VecDeque::new(), fresh: BTreeMap::new(), fresh_events: 0 }
+        let (sealed, held) = (VecDeque::new(), BTreeMap::new());
+        Self { last, sealed, held, fresh: BTreeMap::new(), fresh_events: 0 }
     }
 
     /// Where something is counted a second time.
@@ -64,26 +70,46 @@ impl Deltas {
         self.fresh_events > MAX_EVENTS
     }
 
-    /// The mark of now.
-    pub(crate) fn mark(&mut self) -> Mark {
+    /// The mark of now, which is held from here on, and what was counted since `known`, which is not held any more: `None` where
+    /// that is not known.
+    pub(crate) fn follow(&mut self, known: Option<Mark>) -> (Mark, Option<Vec<Arc<Bucket>>>) {
         if !self.fresh.is_empty() {
             let fresh = std::mem::take(&mut self.fresh).into_values().map(Arc::new).collect();
             self.sealed.push_back((std::mem::take(&mut self.fresh_events), fresh));
             self.last.number += 1;
         }
-        let mut events: usize = self.sealed.iter().map(|(events, _)| events).sum();
-        while self.sealed.len() > MAX_MARKS || events > MAX_EVENTS {
-            events -= self.sealed.pop_front().map_or(0, |(events, _)| events);
-        }
-        self.last
+        let known = known.filter(|mark| mark.epoch == self.last.epoch);
+        let since = known.and_then(|mark| self.since(mark));
+        *self.held.entry(self.last.number).or_default() += 1;
+        known.into_iter().for_each(|mark| self.let_go(mark));
+        self.drop_what_nobody_needs();
+        (self.last, since)
     }
 
-    /// What was counted from `mark` to the last one; `None` where that is not known.
-    pub(crate) fn since(&self, mark: Mark) -> Option<Vec<Arc<Bucket>>> {
+    fn since(&self, mark: Mark) -> Option<Vec<Arc<Bucket>>> {
         let behind = self.last.number.checked_sub(mark.number)?;
-        let known = self.last.epoch == mark.epoch && behind <= self.sealed.len() as u64;
-        let newest = self.sealed.iter().skip(self.sealed.len().saturating_sub(behind as usize));
-        known.then(|| newest.flat_map(|(_, buckets)| buckets.iter().cloned()).collect())
+        let newest = self.sealed.len().checked_sub(usize::try_from(behind).ok()?)?;
+        Some(self.sealed.iter().skip(newest).flat_map(|(_, buckets)| buckets.iter().cloned()).collect())
+    }
+
+    fn let_go(&mut self, mark: Mark) {
+        if let Entry::Occupied(mut held) = self.held.entry(mark.number) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+
+    fn drop_what_nobody_needs(&mut self) {
+        let oldest = self.held.first_key_value().map_or(self.last.number, |(&number, _)| number);
+        let needed = usize::try_from(self.last.number - oldest).unwrap_or(usize::MAX);
+        let mut events: usize = self.sealed.iter().map(|(events, _)| events).sum();
+        while self.sealed.len() > needed.min(MAX_MARKS) || events > MAX_EVENTS {
+            events -= self.sealed.pop_front().map_or(0, |(events, _)| events);
+        }
+        // Their holders read everything again.
+        self.held = self.held.split_off(&(self.last.number - self.sealed.len() as u64));
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {

@@ -269,16 +269,17 @@ impl Shard {
         &self.coverage
     }
 
-    /// A mark of this moment, after which what is counted can be asked for ([`since`](Self::since)) for a while. `epoch` is asked
-    /// for where no mark is known; it must be another one each time.
-    pub fn mark(&mut self, epoch: impl FnOnce() -> u64) -> Mark {
-        self.deltas.get_or_insert_with(|| Deltas::new(epoch())).mark()
-    }
-
-    /// Rollups of what was counted between two marks, of which the later one is the last one that was made; `None` where that is not
-    /// known any more.
-    pub fn since(&self, mark: Mark) -> Option<Vec<Arc<Bucket>>> {
-        self.deltas.as_ref()?.since(mark)
+    /// A mark of this moment, and rollups of what was counted since `known`, a mark that this gave before: `None` where that is not
+    /// known any more, and without `known`.
+    ///
+    /// What came after a mark is kept for its holder for a while, until it is given here as `known`: a mark serves once. `epoch` is
+    /// asked for where no mark is known; it must be another one each time.
+    pub fn follow(
+        &mut self,
+        known: Option<Mark>,
+        epoch: impl FnOnce() -> u64,
+    ) -> (Mark, Option<Vec<Arc<Bucket>>>) {
+        self.deltas.get_or_insert_with(|| Deltas::new(epoch())).follow(known)
     }
 
     /// The sites of the block that was read last; some of them repeatedly.

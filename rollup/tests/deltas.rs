@@ -79,13 +79,13 @@ proptest! {
         let mut blocks = blocks(&events);
         let repeated: Vec<v1::Block> = repeats.iter().map(|at| blocks[at.index(blocks.len())].clone()).collect();
         blocks.extend(repeated);
-        let mut mark = shard.mark(|| 1);
+        let (mut mark, _) = shard.follow(None, || 1);
         let mut held = all(&shard);
         for (block, asks) in blocks.iter().zip(asks.iter().cycle()) {
             shard.apply(block).unwrap();
             if *asks {
-                let next = shard.mark(|| panic!("a mark is known"));
-                held.merge(&scanned(&shard.since(mark).unwrap()));
+                let (next, since) = shard.follow(Some(mark), || panic!("a mark is known"));
+                held.merge(&scanned(&since.unwrap()));
                 mark = next;
                 prop_assert_eq!(told(held.clone()), told(all(&shard)));
             }
@@ -97,13 +97,14 @@ proptest! {
 fn what_was_made_anew_knows_no_marks() {
     let mut shard = shard();
     let blocks = blocks(&[sample()]);
-    let mark = shard.mark(|| 1);
-    assert_eq!(shard.since(mark).map(|since| since.len()), Some(0));
+    let (mark, since) = shard.follow(None, || 1);
+    assert!(since.is_none());
+    let (mark, since) = shard.follow(Some(mark), || 2);
+    assert_eq!(since.map(|since| since.len()), Some(0));
     shard.restore(&blocks[0], &|_| true).unwrap();
-    assert!(shard.since(mark).is_none());
-    let next = shard.mark(|| 2);
-    assert!(shard.since(mark).is_none());
-    assert!(shard.since(next).is_some());
+    let (next, since) = shard.follow(Some(mark), || 3);
+    assert!(since.is_none());
+    assert!(shard.follow(Some(next), || 4).1.is_some());
 }
 
 fn sample() -> Plain {
@@ -112,19 +113,80 @@ fn sample() -> Plain {
     plain().new_tree(&mut TestRunner::deterministic()).unwrap().current()
 }
 
+/// Counts one event more.
+fn count_one(shard: &mut Shard, seq: u64) {
+    let batch = common::batch(1, seq, vec![common::to_wire(&sample())]);
+    let (schema, keep_params) = (Schema::default(), KeepParams::default());
+    let shards = ShardCount::new(1).unwrap();
+    let rules =
+        Rules { schema: Some(&schema), keep_params: &keep_params, times: TimeRules::default(), shards };
+    split(&batch, &rules, now()).unwrap().blocks.iter().for_each(|block| _ = shard.apply(block).unwrap());
+}
+
+/// Events that are in these.
+fn counted(since: Option<Vec<Arc<Bucket>>>) -> u64 {
+    let of = |bucket: &Bucket, site: &str| {
+        bucket.facts(site).map_or(0, |facts| facts.counted + facts.rejected_total())
+    };
+    since.unwrap().iter().map(|bucket| bucket.sites().map(|site| of(bucket, site)).sum::<u64>()).sum()
+}
+
 #[test]
 fn marks_of_long_ago_are_forgotten_and_cost_nothing() {
     let mut shard = shard();
-    let first = shard.mark(|| 1);
+    let (first, _) = shard.follow(None, || 1);
     for seq in 1..200 {
-        let events = vec![common::to_wire(&sample())];
-        let batch = common::batch(1, seq, events);
-        let (schema, keep_params) = (Schema::default(), KeepParams::default());
-        let shards = ShardCount::new(1).unwrap();
-        let rules =
-            Rules { schema: Some(&schema), keep_params: &keep_params, times: TimeRules::default(), shards };
-        split(&batch, &rules, now()).unwrap().blocks.iter().for_each(|block| _ = shard.apply(block).unwrap());
-        shard.mark(|| 2);
+        count_one(&mut shard, seq);
+        shard.follow(None, || 2);
     }
-    assert!(shard.since(first).is_none());
+    assert!(shard.follow(Some(first), || 2).1.is_none());
+}
+
+#[test]
+fn each_of_two_who_ask_at_their_own_times_gets_what_came_since_its_mark() {
+    let mut shard = shard();
+    let (mut often, _) = shard.follow(None, || 1);
+    let (mut seldom, _) = shard.follow(None, || 2);
+    for seq in 1..=40 {
+        count_one(&mut shard, seq);
+        let (next, since) = shard.follow(Some(often), || 3);
+        assert_eq!(counted(since), 1);
+        often = next;
+        if seq % 10 == 0 {
+            let (next, since) = shard.follow(Some(seldom), || 4);
+            assert_eq!(counted(since), 10);
+            seldom = next;
+        }
+    }
+}
+
+#[test]
+fn what_everyone_has_is_not_kept() {
+    let mut shard = shard();
+    let (mut mark, _) = shard.follow(None, || 1);
+    let mut sizes = Vec::new();
+    for seq in 1..=50 {
+        count_one(&mut shard, seq);
+        mark = shard.follow(Some(mark), || 2).0;
+        let buckets: usize = shard.buckets().map(|bucket| bucket.heap_bytes() + size_of::<Bucket>()).sum();
+        sizes.push(shard.heap_bytes() - buckets - shard.coverage().heap_bytes());
+    }
+    assert_eq!(sizes, vec![0; 50], "bytes of what was counted since marks that nobody holds");
+}
+
+#[test]
+fn who_never_comes_back_costs_no_more_than_some_marks() {
+    let mut shard = shard();
+    let mut mark = shard.follow(None, || 1).0;
+    // Somebody who asks once and goes.
+    shard.follow(None, || 2);
+    let mut sizes = Vec::new();
+    for seq in 1..=200 {
+        count_one(&mut shard, seq);
+        mark = shard.follow(Some(mark), || 3).0;
+        sizes.push(shard.heap_bytes());
+    }
+    let most = *sizes.iter().max().unwrap();
+    assert!(sizes[10] < most, "it is kept for as long as there is room: {sizes:?}");
+    assert!(sizes[199] < sizes[10], "and then no more: {sizes:?}");
 }

@@ -127,10 +127,10 @@ impl State {
         in_memory: &[BucketStart],
     ) -> ShardView {
         let (query, context) = (&question.query, &question.context);
-        let mark = self.shard.mark(|| self.parts.epochs.fetch_add(1, Ordering::Relaxed));
+        let known = marks.get(&self.shard.id()).copied();
+        let (mark, since) = self.shard.follow(known, || self.parts.epochs.fetch_add(1, Ordering::Relaxed));
         let open = self.add_closed(&mut view, in_memory, question.now);
-        let known = marks.get(&self.shard.id()).filter(|_| !is_near_limit(&open, query, context));
-        let since = known.and_then(|&known| self.shard.since(known));
+        let since = since.filter(|_| !is_near_limit(&open, query, context));
         let starts = open.iter().map(|bucket| bucket.start()).collect();
         view.open = (since.is_none() && !open.is_empty()).then(|| scan_lasting(&open, query, context));
         view.live = Some(LiveView { mark, open: starts, since });
