@@ -277,9 +277,15 @@ impl Shard {
     pub fn follow(
         &mut self,
         known: Option<Mark>,
+        now: EventTime,
         epoch: impl FnOnce() -> u64,
     ) -> (Mark, Option<Vec<Arc<Bucket>>>) {
-        self.deltas.get_or_insert_with(|| Deltas::new(epoch())).follow(known)
+        self.deltas.get_or_insert_with(|| Deltas::new(epoch())).follow(known, now)
+    }
+
+    /// Keeps nothing more for holders of marks who do not come back. To be called now and then.
+    pub fn let_go_of_the_absent(&mut self, now: EventTime) {
+        self.deltas.take_if(|deltas| !deltas.let_go_of_the_absent(now));
     }
 
     /// The sites of the block that was read last; some of them repeatedly.

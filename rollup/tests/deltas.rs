@@ -6,6 +6,7 @@ mod common;
 use common::{Plain, batches, now, parse, plain, rows};
 use proptest::prelude::*;
 use std::sync::Arc;
+use std::time::Duration;
 use tidemark_proto::v1;
 use tidemark_rollup::answer::answer;
 use tidemark_rollup::bucket::Bucket;
@@ -79,12 +80,12 @@ proptest! {
         let mut blocks = blocks(&events);
         let repeated: Vec<v1::Block> = repeats.iter().map(|at| blocks[at.index(blocks.len())].clone()).collect();
         blocks.extend(repeated);
-        let (mut mark, _) = shard.follow(None, || 1);
+        let (mut mark, _) = shard.follow(None, now(), || 1);
         let mut held = all(&shard);
         for (block, asks) in blocks.iter().zip(asks.iter().cycle()) {
             shard.apply(block).unwrap();
             if *asks {
-                let (next, since) = shard.follow(Some(mark), || panic!("a mark is known"));
+                let (next, since) = shard.follow(Some(mark), now(), || panic!("a mark is known"));
                 held.merge(&scanned(&since.unwrap()));
                 mark = next;
                 prop_assert_eq!(told(held.clone()), told(all(&shard)));
@@ -97,14 +98,14 @@ proptest! {
 fn what_was_made_anew_knows_no_marks() {
     let mut shard = shard();
     let blocks = blocks(&[sample()]);
-    let (mark, since) = shard.follow(None, || 1);
+    let (mark, since) = shard.follow(None, now(), || 1);
     assert!(since.is_none());
-    let (mark, since) = shard.follow(Some(mark), || 2);
+    let (mark, since) = shard.follow(Some(mark), now(), || 2);
     assert_eq!(since.map(|since| since.len()), Some(0));
     shard.restore(&blocks[0], &|_| true).unwrap();
-    let (next, since) = shard.follow(Some(mark), || 3);
+    let (next, since) = shard.follow(Some(mark), now(), || 3);
     assert!(since.is_none());
-    assert!(shard.follow(Some(next), || 4).1.is_some());
+    assert!(shard.follow(Some(next), now(), || 4).1.is_some());
 }
 
 fn sample() -> Plain {
@@ -134,26 +135,26 @@ fn counted(since: Option<Vec<Arc<Bucket>>>) -> u64 {
 #[test]
 fn marks_of_long_ago_are_forgotten_and_cost_nothing() {
     let mut shard = shard();
-    let (first, _) = shard.follow(None, || 1);
+    let (first, _) = shard.follow(None, now(), || 1);
     for seq in 1..200 {
         count_one(&mut shard, seq);
-        shard.follow(None, || 2);
+        shard.follow(None, now(), || 2);
     }
-    assert!(shard.follow(Some(first), || 2).1.is_none());
+    assert!(shard.follow(Some(first), now(), || 2).1.is_none());
 }
 
 #[test]
 fn each_of_two_who_ask_at_their_own_times_gets_what_came_since_its_mark() {
     let mut shard = shard();
-    let (mut often, _) = shard.follow(None, || 1);
-    let (mut seldom, _) = shard.follow(None, || 2);
+    let (mut often, _) = shard.follow(None, now(), || 1);
+    let (mut seldom, _) = shard.follow(None, now(), || 2);
     for seq in 1..=40 {
         count_one(&mut shard, seq);
-        let (next, since) = shard.follow(Some(often), || 3);
+        let (next, since) = shard.follow(Some(often), now(), || 3);
         assert_eq!(counted(since), 1);
         often = next;
         if seq % 10 == 0 {
-            let (next, since) = shard.follow(Some(seldom), || 4);
+            let (next, since) = shard.follow(Some(seldom), now(), || 4);
             assert_eq!(counted(since), 10);
             seldom = next;
         }
@@ -163,27 +164,101 @@ fn each_of_two_who_ask_at_their_own_times_gets_what_came_since_its_mark() {
 #[test]
 fn what_everyone_has_is_not_kept() {
     let mut shard = shard();
-    let (mut mark, _) = shard.follow(None, || 1);
+    let (mut mark, _) = shard.follow(None, now(), || 1);
     let mut sizes = Vec::new();
     for seq in 1..=50 {
         count_one(&mut shard, seq);
-        mark = shard.follow(Some(mark), || 2).0;
-        let buckets: usize = shard.buckets().map(|bucket| bucket.heap_bytes() + size_of::<Bucket>()).sum();
-        sizes.push(shard.heap_bytes() - buckets - shard.coverage().heap_bytes());
+        mark = shard.follow(Some(mark), now(), || 2).0;
+        sizes.push(kept_bytes(&shard));
     }
     assert_eq!(sizes, vec![0; 50], "bytes of what was counted since marks that nobody holds");
+}
+
+/// What is kept beside the buckets.
+fn kept_bytes(shard: &Shard) -> usize {
+    let buckets: usize = shard.buckets().map(|bucket| bucket.heap_bytes() + size_of::<Bucket>()).sum();
+    shard.heap_bytes() - buckets - shard.coverage().heap_bytes()
+}
+
+#[test]
+fn who_stays_away_much_longer_than_before_is_not_waited_for() {
+    let mut shard = shard();
+    let second = |second| now().plus(Duration::from_secs(second));
+    // One asks every ten seconds, and two every second, one of which goes.
+    let (mut seldom, _) = shard.follow(None, second(0), || 1);
+    let (mut often, _) = shard.follow(None, second(0), || 2);
+    let (mut gone, _) = shard.follow(None, second(0), || 3);
+    for at in 1..=100 {
+        count_one(&mut shard, at);
+        often = shard.follow(Some(often), second(at), || 4).0;
+        if at <= 50 {
+            gone = shard.follow(Some(gone), second(at), || 5).0;
+        }
+        if at % 10 == 0 {
+            let (next, since) = shard.follow(Some(seldom), second(at), || 6);
+            assert_eq!(counted(since), 10, "of {at}");
+            seldom = next;
+        }
+        shard.let_go_of_the_absent(second(at));
+        assert!(at < 55 || kept_bytes(&shard) > 0 || at % 10 == 0, "for the one that asks seldom");
+    }
+    assert_eq!(kept_bytes(&shard), 0);
+    assert!(shard.follow(Some(gone), second(101), || 7).1.is_none());
+}
+
+#[test]
+fn where_little_happens_who_stays_away_is_waited_for() {
+    let mut shard = shard();
+    let second = |second| now().plus(Duration::from_secs(second));
+    let mut mark = shard.follow(None, second(0), || 1).0;
+    for at in 1..=5 {
+        count_one(&mut shard, at);
+        // An hour later than the time before.
+        let time = second(3600 * at * at);
+        shard.let_go_of_the_absent(time);
+        let (next, since) = shard.follow(Some(mark), time, || 2);
+        assert_eq!(counted(since), 1);
+        mark = next;
+    }
+}
+
+#[test]
+fn of_two_who_stay_away_only_the_one_is_waited_for_after_whom_little_came() {
+    let mut shard = shard();
+    let first = shard.follow(None, now(), || 1).0;
+    (1..=300).for_each(|seq| count_one(&mut shard, seq));
+    let second = shard.follow(None, now(), || 2).0;
+    (301..=600).for_each(|seq| count_one(&mut shard, seq));
+    let later = now().plus(Duration::from_secs(16));
+    shard.let_go_of_the_absent(later);
+    assert!(shard.follow(Some(first), later, || 3).1.is_none());
+    assert_eq!(counted(shard.follow(Some(second), later, || 4).1), 300);
+}
+
+#[test]
+fn nothing_is_kept_where_nobody_comes_back() {
+    let mut shard = shard();
+    let mark = shard.follow(None, now(), || 1).0;
+    for seq in 1..=600 {
+        count_one(&mut shard, seq);
+    }
+    assert!(kept_bytes(&shard) > 0);
+    let later = now().plus(Duration::from_secs(16));
+    shard.let_go_of_the_absent(later);
+    assert_eq!(kept_bytes(&shard), 0);
+    assert!(shard.follow(Some(mark), later, || 2).1.is_none());
 }
 
 #[test]
 fn who_never_comes_back_costs_no_more_than_some_marks() {
     let mut shard = shard();
-    let mut mark = shard.follow(None, || 1).0;
+    let mut mark = shard.follow(None, now(), || 1).0;
     // Somebody who asks once and goes.
-    shard.follow(None, || 2);
+    shard.follow(None, now(), || 2);
     let mut sizes = Vec::new();
     for seq in 1..=200 {
         count_one(&mut shard, seq);
-        mark = shard.follow(Some(mark), || 3).0;
+        mark = shard.follow(Some(mark), now(), || 3).0;
         sizes.push(shard.heap_bytes());
     }
     let most = *sizes.iter().max().unwrap();

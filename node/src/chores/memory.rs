@@ -158,6 +158,7 @@ fn eviction(
         committed_before: kept.max(cut),
         any_before: if is_pressing { cut } else { none },
         slices_before: first_active,
+        now,
     }
 }
 

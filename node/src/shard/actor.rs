@@ -27,7 +27,7 @@ use tidemark_rollup::scan::{DimensionOfBucket, Scanned};
 use tidemark_rollup::shard::Applied;
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::table::SiteFacts;
-use tidemark_rollup::time::BucketStart;
+use tidemark_rollup::time::{BucketStart, EventTime};
 
 pub(super) enum ShardMsg {
     /// Tells once the block is counted and the journal has it.
@@ -146,6 +146,8 @@ pub struct Eviction {
     pub any_before: BucketStart,
     /// Of buckets before this one, which stay, who was active when: no window touches them any more.
     pub slices_before: BucketStart,
+    /// When this was found: what is kept for questions that are not asked again goes as well.
+    pub now: EventTime,
 }
 
 /// What happened to events, by bucket and site; `None` where a day's coverage is not known yet.

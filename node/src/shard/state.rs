@@ -292,6 +292,7 @@ impl State {
 
     pub(super) fn evict(&mut self, eviction: Eviction) {
         self.shard.forget_slices(eviction.slices_before);
+        self.shard.let_go_of_the_absent(eviction.now);
         let committed = Arc::clone(&self.parts.committed.borrow());
         let id = self.shard.id();
         let covered = |bucket: &Bucket| {

@@ -128,7 +128,8 @@ impl State {
     ) -> ShardView {
         let (query, context) = (&question.query, &question.context);
         let known = marks.get(&self.shard.id()).copied();
-        let (mark, since) = self.shard.follow(known, || self.parts.epochs.fetch_add(1, Ordering::Relaxed));
+        let epoch = || self.parts.epochs.fetch_add(1, Ordering::Relaxed);
+        let (mark, since) = self.shard.follow(known, question.now, epoch);
         let open = self.add_closed(&mut view, in_memory, question.now);
         let since = since.filter(|_| !is_near_limit(&open, query, context));
         let starts = open.iter().map(|bucket| bucket.start()).collect();
