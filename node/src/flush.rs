@@ -202,9 +202,6 @@ pub(crate) enum FlushError {
     /// Report it.
     #[error("its rows cannot be written: {0}")]
     Write(#[from] tidemark_history::segment::WriteError),
-    /// Wait.
-    #[error(transparent)]
-    NoThread(#[from] tidemark_shell::work::NoThread),
     /// Report it.
     #[error("writing it failed")]
     Failed,

@@ -4,6 +4,7 @@
 //! Does not own: how much of it runs at a time (its callers).
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
@@ -43,37 +44,42 @@ pub async fn run_on<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + 
 }
 
 /// The same for work that is rare, takes long and much memory, and that nobody waits for: on a thread that ends with it, and that on
-/// Linux lets others go first. What an allocator keeps for a thread goes with the thread; those of [`run`] stay.
-///
-/// # Errors
-/// Where the system has no thread to give. Nothing of the work was done then.
+/// Linux lets others go first. What an allocator keeps for a thread goes with the thread; those of [`run`] stay. Where the system has no
+/// thread to give, one of these does it.
 ///
 /// # Panics
 /// Where the work does.
-pub async fn run_apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NoThread> {
+pub async fn run_apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     if has_one_thread() {
-        return Ok(work());
+        return work();
     }
     let (tell, told) = oneshot::channel();
-    let here = thread::Builder::new().name("apart".to_owned());
-    // Who does not wait for it any more is told nothing.
+    // A thread that is not made drops what it was to do.
+    let work = Arc::new(Mutex::new(Some(work)));
+    let there = Arc::clone(&work);
     let do_it = move || {
         let_others_go_first();
-        let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
+        if let Some(work) = taken(&there) {
+            // Who does not wait for it any more is told nothing.
+            let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
+        }
     };
-    here.spawn(do_it).map_err(NoThread)?;
+    if thread::Builder::new().name("apart".to_owned()).spawn(do_it).is_err()
+        && let Some(work) = taken(&work)
+    {
+        return run(work).await;
+    }
     match told.await {
-        Ok(Ok(done)) => Ok(done),
+        Ok(Ok(done)) => done,
         Ok(Err(panic)) => resume_unwind(panic),
         // It tells in any case.
         Err(_) => std::future::pending().await,
     }
 }
 
-/// There is no thread for the work. Try again later.
-#[derive(Debug, thiserror::Error)]
-#[error("the system has no thread to give: {0}")]
-pub struct NoThread(#[source] std::io::Error);
+fn taken<W>(work: &Mutex<Option<W>>) -> Option<W> {
+    work.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
 
 /// Where cores are busy, a third of what other threads get: enough for work that comes every few minutes to get done.
 #[cfg(target_os = "linux")]
@@ -102,7 +108,7 @@ mod tests {
     async fn one_thread_does_it_itself() {
         let here = current().id();
         assert!(run(move || current().id() == here).await);
-        assert!(run_apart(move || current().id() == here).await.unwrap());
+        assert!(run_apart(move || current().id() == here).await);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -123,7 +129,7 @@ mod tests {
         let (ends, ended) = std::sync::mpsc::channel::<()>();
         thread_local!(static ENDS: std::cell::OnceCell<std::sync::mpsc::Sender<()>> = const { std::cell::OnceCell::new() });
         let done = run_apart(move || ENDS.with(|of| of.set(ends).is_ok()));
-        assert!(done.await.unwrap());
+        assert!(done.await);
         // The sender is gone when the thread is.
         let waited = ended.recv_timeout(std::time::Duration::from_secs(10));
         assert_eq!(waited, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
@@ -135,7 +141,7 @@ mod tests {
         let niceness = || rustix::process::nice(0).unwrap();
         let here = niceness();
         // There is none beyond 19.
-        assert_eq!(run_apart(niceness).await.unwrap(), (here + NICENESS).min(19));
+        assert_eq!(run_apart(niceness).await, (here + NICENESS).min(19));
         assert_eq!((niceness(), run(niceness).await), (here, here));
     }
 

@@ -170,7 +170,7 @@ impl Loader {
             other => other?,
         };
         let limit = (!rollup.of_days).then_some(self.limit);
-        Ok(work::run(move || {
+        Ok(work::run_apart(move || {
             rows.facts.retain(|facts| shards.contains(&facts.shard.get()));
             if pick.duplicates_only {
                 only_duplicates(&mut rows.facts);
@@ -186,9 +186,9 @@ impl Loader {
         let mut recount = Recount::new(raw.bucket, self.rules(schema), shards);
         for segment in &raw.segments {
             let blocks = self.objects.blocks(segment).await?;
-            recount = work::run(move || recount.add(&blocks)).await?;
+            recount = work::run_apart(move || recount.add(&blocks)).await?;
         }
-        work::run(move || part_of_site(&raw, recount)).await
+        work::run_apart(move || part_of_site(&raw, recount)).await
     }
 
     /// What blocks of the archive are counted by: their events were judged when they were counted first.

@@ -90,7 +90,7 @@ impl<'a> Tasks<'a> {
         let mut found: BTreeSet<DimensionOfBucket> = BTreeSet::new();
         for at in 0..self.tasks.len() {
             let loaded = self.load(at).await?;
-            found.append(&mut work::run(move || suspects(&loaded.buckets, share)).await);
+            found.append(&mut work::run_apart(move || suspects(&loaded.buckets, share)).await);
         }
         let found: Vec<DimensionOfBucket> = found.into_iter().collect();
         let mut folds = Folds::default();
@@ -98,7 +98,7 @@ impl<'a> Tasks<'a> {
             let mut cuts = Cuts::new(some.to_vec(), limit);
             for at in 0..self.tasks.len() {
                 let loaded = self.load(at).await?;
-                cuts = work::run(move || {
+                cuts = work::run_apart(move || {
                     cuts.add(&loaded.buckets);
                     cuts
                 })
@@ -154,12 +154,12 @@ impl Compactor {
             let name = |n| DaySegment { day, writer: self.settings.writer.clone(), attempt, n };
             if keep_five_minutes {
                 let (writing, loaded) = (writing.clone(), Arc::clone(&loaded));
-                let written = work::run(move || writing.five_minutes(&loaded)).await?;
+                let written = work::run_apart(move || writing.five_minutes(&loaded)).await?;
                 let path = ObjectPath::DayFiveMinutes(name(made.five_minutes.len() as u32));
                 self.store(&mut made.five_minutes, path, written).await?;
             }
             let folds = Arc::clone(&folds);
-            let written = work::run(move || writing.days(&loaded, &folds, first_bucket(day))).await?;
+            let written = work::run_apart(move || writing.days(&loaded, &folds, first_bucket(day))).await?;
             let path = ObjectPath::DayRollup(name(made.days.len() as u32));
             self.store(&mut made.days, path, written).await?;
         }

@@ -104,7 +104,7 @@ impl Objects {
         let plan = footer.plan(selection);
         let (path, ranges) = (footer.path().to_owned(), plan.ranges());
         let fetched = retry(&self.retry(&path), pending(), || self.store.get_ranges(&path, &ranges)).await?;
-        Ok(work::run(move || plan.read(fetched)).await?)
+        Ok(work::run_apart(move || plan.read(fetched)).await?)
     }
 
     /// All blocks of a raw segment.
@@ -112,6 +112,6 @@ impl Objects {
         let path = &segment.path;
         let bytes = retry(&self.retry(path), pending(), || self.store.get(path)).await?;
         let segment = segment.clone();
-        Ok(work::run(move || read_raw(&segment, &bytes)).await?)
+        Ok(work::run_apart(move || read_raw(&segment, &bytes)).await?)
     }
 }

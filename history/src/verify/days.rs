@@ -71,7 +71,7 @@ impl Verifier {
             let Some(&shard) = shards.first() else { continue };
             let place = (first_bucket(day.start()), shard, count);
             let at = At::Day(day.start());
-            let found = work::run(move || {
+            let found = work::run_apart(move || {
                 let recomputed = layout::days(&schema, &loaded, &folds, place);
                 let stored = layout::days(&schema, &stored, &Folds::default(), place);
                 let mut report = Report::default();

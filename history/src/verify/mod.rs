@@ -191,7 +191,7 @@ impl Verifier {
             stored.into_iter().map(|(schema, (rollups, facts))| Stored { schema, rollups, facts }).collect();
         let rules = self.loader.rules(&Arc::new(Schema::default()));
         let unit = Unit { bucket, stored, blocks, coverage, rules };
-        Ok(work::run(move || unit.verify()).await)
+        Ok(work::run_apart(move || unit.verify()).await)
     }
 
     /// What is replaced of a day.

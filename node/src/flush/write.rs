@@ -35,9 +35,8 @@ impl Flusher {
         let parts = Arc::clone(&self.parts);
         let written = tidemark_shell::work::run_apart(move || write_segments(&parts, bucket, gathered)).await;
         let uploaded = match written {
-            Ok(Ok(written)) => self.upload(bucket, written).await,
-            Ok(Err(error)) => Err(error),
-            Err(no_thread) => Err(no_thread.into()),
+            Ok(written) => self.upload(bucket, written).await,
+            Err(error) => Err(error),
         };
         match uploaded {
             Ok(commit) => Ok((commit, duplicates)),
