@@ -2,8 +2,8 @@
 //!
 //! Owns: from the command line to an exit code: 0 for success, 1 for a failure, 2 for what the caller has to change.
 //! Does not own: what the commands do; each has a module of its own.
-#![forbid(unsafe_code)]
 
+mod allocator;
 mod certs;
 mod command_line;
 mod demo;
@@ -26,7 +26,6 @@ mod token;
 mod watch;
 
 use command_line::{Command, CommandLine};
-use mimalloc::MiMalloc;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use tokio::runtime::{Builder, Runtime};
@@ -36,9 +35,6 @@ use tokio::runtime::{Builder, Runtime};
 const BLOCKING_THREADS_PER_CORE: usize = 4;
 /// So many where there are few cores: some may wait for a slow disk, and others for the name of a host.
 const MIN_BLOCKING_THREADS: usize = 8;
-
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -66,6 +62,7 @@ fn runtime() -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Builder::new_multi_thread()
         .enable_all()
+        .on_thread_park(allocator::give_back)
         .max_blocking_threads((BLOCKING_THREADS_PER_CORE * cores).max(MIN_BLOCKING_THREADS))
         .build()
 }
