@@ -3,6 +3,7 @@
 //! Owns: where it runs.
 //! Does not own: how much of it runs at a time (its callers).
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -11,6 +12,16 @@ use tokio::sync::oneshot;
 
 /// So many bytes are soon read, merged or written.
 const FEW_BYTES: usize = 16 << 10;
+
+thread_local! {
+    static AT_REST: Cell<fn()> = const { Cell::new(|| ()) };
+}
+
+/// Has this thread call `at_rest` whenever work of [`run`] is done on it: for each of a runtime's threads to be told when it starts, by
+/// who knows what a thread that has nothing to do should do.
+pub fn when_done(at_rest: fn()) {
+    AT_REST.set(at_rest);
+}
 
 /// Runs work away from the threads that serve connections. On a runtime of one thread it runs right here: there is no other
 /// core to win, and what happens stays a function of what was asked (which a simulation stands on).
@@ -21,13 +32,22 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     if has_one_thread() {
         return work();
     }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // The runtime is going down, and this task with it.
-            Err(_) => std::future::pending().await,
-        },
+    let (tell, told) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        // Who does not wait for it any more is told nothing.
+        let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
+        AT_REST.get()();
+    });
+    done(told).await
+}
+
+/// What work came to that is done elsewhere.
+async fn done<T>(told: oneshot::Receiver<thread::Result<T>>) -> T {
+    match told.await {
+        Ok(Ok(done)) => done,
+        Ok(Err(panic)) => resume_unwind(panic),
+        // The runtime is going down, and this task with it.
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -43,9 +63,9 @@ pub async fn run_on<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + 
     }
 }
 
-/// The same for work that is rare, takes long and much memory, and that nobody waits for: on a thread that ends with it, and that on
+/// The same for work that is rare, takes long and much memory, and that no question waits for: on a thread that ends with it, and that on
 /// Linux lets others go first. What an allocator keeps for a thread goes with the thread; those of [`run`] stay. Where the system has no
-/// thread to give, one of these does it.
+/// thread to give, it runs right here.
 ///
 /// # Panics
 /// Where the work does.
@@ -60,21 +80,15 @@ pub async fn run_apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
     let do_it = move || {
         let_others_go_first();
         if let Some(work) = taken(&there) {
-            // Who does not wait for it any more is told nothing.
             let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
         }
     };
     if thread::Builder::new().name("apart".to_owned()).spawn(do_it).is_err()
         && let Some(work) = taken(&work)
     {
-        return run(work).await;
+        return work();
     }
-    match told.await {
-        Ok(Ok(done)) => done,
-        Ok(Err(panic)) => resume_unwind(panic),
-        // It tells in any case.
-        Err(_) => std::future::pending().await,
-    }
+    done(told).await
 }
 
 fn taken<W>(work: &Mutex<Option<W>>) -> Option<W> {
@@ -115,6 +129,23 @@ mod tests {
     async fn many_threads_leave_it_to_another_one() {
         let here = current().id();
         assert!(run(move || current().id() != here).await);
+    }
+
+    #[test]
+    fn a_thread_rests_when_its_work_is_done() {
+        thread_local!(static RESTED: Cell<u32> = const { Cell::new(0) });
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        threads.worker_threads(1).max_blocking_threads(1);
+        threads.on_thread_start(|| when_done(|| RESTED.set(RESTED.get() + 1)));
+        threads.build().unwrap().block_on(async {
+            assert_eq!(run(|| RESTED.get()).await, 0);
+            // There is one thread for both.
+            assert_eq!(run(|| RESTED.get()).await, 1);
+            let failed = tokio::spawn(run(|| panic!("planted"))).await;
+            assert!(failed.unwrap_err().is_panic());
+            assert_eq!(run(|| RESTED.get()).await, 3);
+        });
+        assert_eq!(RESTED.get(), 0, "on other threads");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
