@@ -23,10 +23,13 @@ use std::time::Duration;
 const MAX_MARKS: usize = 64;
 /// At most so many events are kept twice for them.
 const MAX_EVENTS: usize = 200_000;
-/// Who stays away so many times as long as the time before is taken to have gone, but not before
+/// Who stays away so many times as long as the time before is taken to have gone.
 const STAYS_AWAY: u32 = 4;
-const MIN_AWAY: Duration = Duration::from_secs(3);
-/// and who asked once, after so long.
+/// But not sooner,
+const MIN_AWAY: Duration = Duration::from_secs(5);
+/// nor later: a node forgets its part of an answer when it was not asked for so long.
+const MAX_AWAY: Duration = Duration::from_secs(90);
+/// Who asked once is waited for so long.
 const NEW_STAYS_AWAY: Duration = Duration::from_secs(15);
 /// So many marks and events are kept for who stays away all the same: where little happens, questions are seldom asked.
 const FEW_MARKS: u64 = 8;
@@ -38,9 +41,22 @@ pub struct Mark {
     /// Moments of different epochs cannot be compared.
     epoch: u64,
     number: u64,
+    /// When its holder asked.
     given: EventTime,
     /// Its holder is expected until then.
     until: EventTime,
+}
+
+impl Mark {
+    /// How long its holder, who asks now, may stay away from here on: more than it did this time, and not suddenly less than before.
+    fn patience(self, now: EventTime) -> Duration {
+        let before = self.until.since(self.given);
+        if now == self.given {
+            // It asks for the rest of one answer.
+            return before;
+        }
+        now.since(self.given).saturating_mul(STAYS_AWAY).max(before / 2).clamp(MIN_AWAY, MAX_AWAY)
+    }
 }
 
 /// What was counted between two marks.
@@ -91,10 +107,9 @@ impl Deltas {
             self.sealed.push_back((std::mem::take(&mut self.fresh_events), fresh));
             self.last += 1;
         }
+        let away = known.map_or(NEW_STAYS_AWAY, |mark| mark.patience(now));
         let known = known.filter(|mark| mark.epoch == self.epoch);
         let since = known.and_then(|mark| self.since(mark));
-        let before = |mark: Mark| now.since(mark.given).saturating_mul(STAYS_AWAY).max(MIN_AWAY);
-        let away = known.map_or(NEW_STAYS_AWAY, before);
         let mark = Mark { epoch: self.epoch, number: self.last, given: now, until: now.plus(away) };
         *self.held.entry((mark.number, mark.until)).or_default() += 1;
         known.into_iter().for_each(|mark| self.let_go(mark));
@@ -119,11 +134,15 @@ impl Deltas {
 
     /// Lets go of marks whose holders have gone. Returns whether there are others.
     pub(crate) fn let_go_of_the_absent(&mut self, now: EventTime) -> bool {
-        let mut held = std::mem::take(&mut self.held);
-        held.retain(|&(number, until), _| {
-            until >= now || (self.last - number <= FEW_MARKS && self.events_since(number) <= FEW_EVENTS)
-        });
-        self.held = held;
+        let absent = self.held.keys().filter(|&&(_, until)| until < now);
+        let absent: Vec<u64> = absent.map(|&(number, _)| number).collect();
+        self.held.retain(|&(_, until), _| until >= now);
+        for number in absent {
+            if self.last - number <= FEW_MARKS && self.events_since(number) <= FEW_EVENTS {
+                // For all who hold it, however many they are.
+                self.held.insert((number, EventTime::EPOCH), 1);
+            }
+        }
         self.drop_what_nobody_needs();
         !self.held.is_empty()
     }
@@ -145,7 +164,9 @@ impl Deltas {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        let sealed = self.sealed.iter().flat_map(|(_, buckets)| buckets).map(|bucket| bucket.heap_bytes());
-        sealed.chain(self.fresh.values().map(Bucket::heap_bytes)).sum()
+        let sealed = self.sealed.iter().flat_map(|(_, buckets)| buckets).map(Arc::as_ref);
+        let rollups =
+            sealed.chain(self.fresh.values()).map(|bucket| size_of::<Bucket>() + bucket.heap_bytes());
+        rollups.sum::<usize>() + self.held.len() * size_of::<((u64, EventTime), usize)>()
     }
 }

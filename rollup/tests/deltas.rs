@@ -11,6 +11,7 @@ use tidemark_proto::v1;
 use tidemark_rollup::answer::answer;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::canonical::KeepParams;
+use tidemark_rollup::deltas::Mark;
 use tidemark_rollup::event::TimeRules;
 use tidemark_rollup::scan::{ScanContext, Scanned, scan_lasting};
 use tidemark_rollup::schema::Schema;
@@ -94,6 +95,77 @@ proptest! {
     }
 }
 
+/// What happens to a shard that several ask.
+#[derive(Clone, Debug)]
+enum Step {
+    Count,
+    /// One of those who ask asks, so many milliseconds later, with its last mark or one that served already.
+    Ask {
+        who: usize,
+        again: bool,
+        after_ms: u64,
+    },
+    LetGo,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let ask = (0..3_usize, prop::bool::weighted(0.1), prop_oneof![0..2_000_u64, 0..100_000_u64]);
+    prop_oneof![
+        3 => Just(Step::Count),
+        2 => ask.prop_map(|(who, again, after_ms)| Step::Ask { who, again, after_ms }),
+        1 => Just(Step::LetGo),
+    ]
+}
+
+/// One who asks.
+#[derive(Default)]
+struct Asker {
+    /// The last mark, and what was known there; and the same of the time before.
+    known: Option<(Mark, Scanned)>,
+    before: Option<(Mark, Scanned)>,
+}
+
+proptest! {
+    #[test]
+    fn whoever_asks_whenever_with_whatever_mark_is_told_all_that_came_since_or_nothing(
+        events in prop::collection::vec(plain(), 1..200),
+        steps in prop::collection::vec(step(), 1..150),
+    ) {
+        let mut shard = shard();
+        let mut blocks = blocks(&events).into_iter().cycle();
+        let mut askers: [Asker; 3] = Default::default();
+        let (mut time, mut epochs) = (now(), 0);
+        for step in steps {
+            match step {
+                Step::Count => _ = shard.apply(&blocks.next().unwrap()).unwrap(),
+                Step::LetGo => shard.let_go_of_the_absent(time),
+                Step::Ask { who, again, after_ms } => {
+                    time = time.plus(Duration::from_millis(after_ms));
+                    let asker = &mut askers[who];
+                    let from = if again { asker.before.take() } else { asker.known.take() };
+                    let mark = from.as_ref().map(|(mark, _)| *mark);
+                    let (next, since) = shard.follow(mark, time, || {
+                        epochs += 1;
+                        epochs
+                    });
+                    let told_now = match (from.clone(), since) {
+                        (Some((_, mut held)), Some(since)) => {
+                            held.merge(&scanned(&since));
+                            held
+                        }
+                        (_, since) => {
+                            prop_assert!(since.is_none() || from.is_some());
+                            all(&shard)
+                        }
+                    };
+                    prop_assert_eq!(told(told_now.clone()), told(all(&shard)));
+                    (asker.before, asker.known) = (from, Some((next, told_now)));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_was_made_anew_knows_no_marks() {
     let mut shard = shard();
@@ -171,8 +243,11 @@ fn what_everyone_has_is_not_kept() {
         mark = shard.follow(Some(mark), now(), || 2).0;
         sizes.push(kept_bytes(&shard));
     }
-    assert_eq!(sizes, vec![0; 50], "bytes of what was counted since marks that nobody holds");
+    assert!(sizes.iter().all(|&bytes| bytes < NEXT_TO_NOTHING), "{sizes:?}");
 }
+
+/// Less than any rollup takes: that there are marks.
+const NEXT_TO_NOTHING: usize = 200;
 
 /// What is kept beside the buckets.
 fn kept_bytes(shard: &Shard) -> usize {
@@ -200,10 +275,46 @@ fn who_stays_away_much_longer_than_before_is_not_waited_for() {
             seldom = next;
         }
         shard.let_go_of_the_absent(second(at));
-        assert!(at < 55 || kept_bytes(&shard) > 0 || at % 10 == 0, "for the one that asks seldom");
+        assert!(
+            at < 60 || kept_bytes(&shard) > NEXT_TO_NOTHING || at % 10 == 0,
+            "for the one that asks seldom"
+        );
     }
-    assert_eq!(kept_bytes(&shard), 0);
+    assert!(kept_bytes(&shard) < NEXT_TO_NOTHING);
     assert!(shard.follow(Some(gone), second(101), || 7).1.is_none());
+}
+
+#[test]
+fn who_asks_every_minute_is_waited_for_once_that_is_known() {
+    let mut shard = shard();
+    let second = |second| now().plus(Duration::from_secs(second));
+    let (mut often, _) = shard.follow(None, second(0), || 1);
+    let (mut seldom, _) = shard.follow(None, second(0), || 2);
+    for minute in 1..=5_u64 {
+        for at in 1..=60 {
+            let at = 60 * (minute - 1) + at;
+            (1..=9).for_each(|more| count_one(&mut shard, 9 * at + more));
+            often = shard.follow(Some(often), second(at), || 3).0;
+            shard.let_go_of_the_absent(second(at));
+        }
+        let (next, since) = shard.follow(Some(seldom), second(60 * minute), || 4);
+        assert_eq!(since.is_some(), minute > 1, "{minute}");
+        // Who has to read everything is given another mark for it, and is still known to ask seldom.
+        seldom = if since.is_some() { next } else { shard.follow(Some(next), second(60 * minute), || 5).0 };
+    }
+}
+
+#[test]
+fn marks_that_nobody_comes_back_for_take_no_room_where_nothing_happens() {
+    let mut shard = shard();
+    count_one(&mut shard, 1);
+    for at in 0..10_000 {
+        let now = now().plus(Duration::from_secs(at));
+        shard.follow(None, now, || 1);
+        shard.let_go_of_the_absent(now);
+    }
+    // Those of the last fifteen seconds.
+    assert!(kept_bytes(&shard) < 1_000, "{}", kept_bytes(&shard));
 }
 
 #[test]
@@ -242,7 +353,7 @@ fn nothing_is_kept_where_nobody_comes_back() {
     for seq in 1..=600 {
         count_one(&mut shard, seq);
     }
-    assert!(kept_bytes(&shard) > 0);
+    assert!(kept_bytes(&shard) > NEXT_TO_NOTHING);
     let later = now().plus(Duration::from_secs(16));
     shard.let_go_of_the_absent(later);
     assert_eq!(kept_bytes(&shard), 0);

@@ -40,6 +40,9 @@ pub(crate) struct LivePart {
     pub(crate) is_unchanged: bool,
 }
 
+/// Up to where shards were read. Each serves once.
+type Marks = BTreeMap<ShardId, Mark>;
+
 /// What makes two queries the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -82,6 +85,28 @@ struct Base {
     shards: BTreeMap<ShardId, ShardBase>,
     /// The catalog makes another one whenever something is committed.
     committed: Option<Arc<History>>,
+}
+
+impl Base {
+    /// Takes these views' marks, where nothing else has changed; what came since the marks before, and who is active.
+    fn went_on(
+        &mut self,
+        answered: &[ShardId],
+        views: Vec<ShardView>,
+    ) -> Option<(Vec<Arc<Bucket>>, Option<Scanned>)> {
+        let (mut deltas, mut active) = (Vec::new(), None);
+        for (shard, view) in answered.iter().zip(views) {
+            let base = self.shards.get_mut(shard)?;
+            let live = view.live.as_ref().filter(|_| view.unknown.is_empty())?;
+            if !base.is_that_of(&view, live) {
+                return None;
+            }
+            deltas.extend(live.since.as_ref()?.iter().cloned());
+            base.mark = live.mark;
+            merge_active(&mut active, view.active);
+        }
+        Some((deltas, active))
+    }
 }
 
 pub(super) struct ShardBase {
@@ -183,12 +208,12 @@ impl Queries {
         let question = Arc::new(self.question(&query, &context, now));
         let fresh = match kept.take() {
             Some(kept) => self.continued(&shards, &question, kept).await,
-            None => None,
+            None => Err(Marks::new()),
         };
-        let read = if fresh.is_some() { "since" } else { "everything" };
+        let read = if fresh.is_ok() { "since" } else { "everything" };
         let (next, active) = match fresh {
-            Some(found) => found,
-            None => match self.read_all(&shards, question).await? {
+            Ok(found) => found,
+            Err(marks) => match self.read_all(&shards, question, marks).await? {
                 ReadAll::Whole(next, active) => (*next, active),
                 ReadAll::Part(part) => {
                     return Ok(LivePart { part, version: 0, is_unchanged: false });
@@ -216,39 +241,34 @@ impl Queries {
         Ok(LivePart { part, version, is_unchanged })
     }
 
-    /// What is kept and what came since; `None` where that is not all there is.
+    /// What is kept and what came since.
+    ///
+    /// # Errors
+    /// The newest marks, where that is not all there is.
     async fn continued(
         &self,
         shards: &[ShardHandle],
         question: &Arc<Question>,
         mut kept: Kept,
-    ) -> Option<(Kept, Option<Scanned>)> {
+    ) -> Result<(Kept, Option<Scanned>), Marks> {
+        let mut marks: Marks = kept.base.shards.iter().map(|(&shard, base)| (shard, base.mark)).collect();
         let is_same = match (question.committed.history(), &kept.base.committed) {
             (Some(now), Some(then)) => Arc::ptr_eq(now, then),
             _ => false,
         };
         if question.needs_history() && !is_same {
-            return None;
+            return Err(marks);
         }
-        let marks = kept.base.shards.iter().map(|(&shard, base)| (shard, base.mark)).collect();
-        let pass = OpenPass::Live(Arc::new(marks));
+        let pass = OpenPass::Live { marks: Arc::new(marks.clone()), anew: false };
         let (answered, views) = self.views_of(shards, question, pass).await;
+        let given = answered.iter().zip(&views);
+        marks.extend(given.filter_map(|(&shard, view)| Some((shard, view.live.as_ref()?.mark))));
         if answered.len() != shards.len() || question.outdated.load(Ordering::Relaxed) {
-            return None;
+            return Err(marks);
         }
-        let (mut deltas, mut active) = (Vec::new(), None);
-        for (shard, view) in answered.iter().zip(views) {
-            let base = kept.base.shards.get_mut(shard)?;
-            let live = view.live.as_ref().filter(|_| view.unknown.is_empty())?;
-            if !base.is_that_of(&view, live) {
-                return None;
-            }
-            deltas.extend(live.since.as_ref()?.iter().cloned());
-            base.mark = live.mark;
-            merge_active(&mut active, view.active);
-        }
+        let Some((deltas, active)) = kept.base.went_on(&answered, views) else { return Err(marks) };
         if deltas.is_empty() {
-            return Some((kept, active));
+            return Ok((kept, active));
         }
         let (question, next) = (Arc::clone(question), self.live.next_version());
         let merged = self.compute(move || {
@@ -261,15 +281,16 @@ impl Queries {
             }
             kept
         });
-        Some((merged.await, active))
+        Ok((merged.await, active))
     }
 
     async fn read_all(
         &self,
         shards: &[ShardHandle],
         question: Arc<Question>,
+        marks: Marks,
     ) -> Result<ReadAll, QueryRefused> {
-        let pass = OpenPass::Live(Arc::default());
+        let pass = OpenPass::Live { marks: Arc::new(marks), anew: true };
         let read = self.read(shards.to_vec(), question, pass, true).await;
         let mut bases = BTreeMap::new();
         bases.extend(read.bases);

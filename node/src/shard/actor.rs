@@ -78,9 +78,14 @@ pub enum OpenPass {
     Order,
     /// See [`scan_winners`](tidemark_rollup::scan::scan_winners).
     Winners(Arc<Partial>),
-    /// What was counted since these marks, where it is known; otherwise everything, but for visitors of the last five minutes: these
-    /// are apart.
-    Live(Arc<BTreeMap<ShardId, Mark>>),
+    /// What was counted since these marks, where it is known; otherwise, or `anew`, everything, but for visitors of the last five minutes:
+    /// these are apart. The marks serve once.
+    Live {
+        /// Of shards that were asked before.
+        marks: Arc<BTreeMap<ShardId, Mark>>,
+        /// Whether the marks only tell that their holder is still there.
+        anew: bool,
+    },
 }
 
 /// A shard as a query sees it.

@@ -201,7 +201,7 @@ impl ShardHandle {
         self.cast(ShardMsg::KeepDuplicates { bucket, by_site });
     }
 
-    /// Takes buckets out of memory.
+    /// Takes buckets out of memory, and what is kept for questions that are not asked any more.
     ///
     /// # Errors
     /// Where the shard does not answer.

@@ -9,7 +9,6 @@ use crate::committed::Committed;
 use crate::query::Question;
 use crate::rebuild::{uncovered, wait_for_journal};
 use crate::shard::ShardError;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tidemark_history::day::DayStart;
@@ -22,7 +21,6 @@ use tidemark_rollup::scan::{
     scan_order_uncut, scan_winners,
 };
 use tidemark_rollup::shard::Relation;
-use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::{BucketStart, EventTime};
 
 /// The window of `active` and what may be ahead of it touch no more buckets.
@@ -106,7 +104,10 @@ impl State {
                 partial: scan_winners(open, winners, query, context),
                 distinct: DistinctCounts::default(),
             },
-            OpenPass::Live(marks) => return self.live_view(view, question, marks, &in_memory),
+            OpenPass::Live { marks, anew } => {
+                let known = marks.get(&self.shard.id()).copied();
+                return self.live_view(view, question, known, *anew, &in_memory);
+            }
         };
         let open = self.add_closed(&mut view, &in_memory, *now);
         let gap = self.active_gap(question);
@@ -123,15 +124,15 @@ impl State {
         &mut self,
         mut view: ShardView,
         question: &Question,
-        marks: &BTreeMap<ShardId, Mark>,
+        known: Option<Mark>,
+        anew: bool,
         in_memory: &[BucketStart],
     ) -> ShardView {
         let (query, context) = (&question.query, &question.context);
-        let known = marks.get(&self.shard.id()).copied();
         let epoch = || self.parts.epochs.fetch_add(1, Ordering::Relaxed);
         let (mark, since) = self.shard.follow(known, question.now, epoch);
         let open = self.add_closed(&mut view, in_memory, question.now);
-        let since = since.filter(|_| !is_near_limit(&open, query, context));
+        let since = since.filter(|_| !anew && !is_near_limit(&open, query, context));
         let starts = open.iter().map(|bucket| bucket.start()).collect();
         view.open = (since.is_none() && !open.is_empty()).then(|| scan_lasting(&open, query, context));
         view.live = Some(LiveView { mark, open: starts, since });
