@@ -1,51 +1,30 @@
 //! The program's allocator.
 //!
-//! Owns: which one it is, and having it give back to the system what nothing uses any more.
+//! Owns: which one it is, and how it is set up.
 //! Does not own: how much memory may be in use (`tidemark_node`).
-//!
-//! mimalloc gives pages back that were free for a second, but only when a thread ends, frees a page after that second, or has looked for
-//! a page 10,000 times since it last did; and what other threads freed of a thread's pages it finds when it looks. Under load that is
-//! many times a second. Without, what a flush or a large answer took stays for minutes, and whoever looks at the process's memory takes
-//! it for a leak. So threads that have nothing to do see to it as well.
 
-use mimalloc::MiMalloc;
-use std::cell::Cell;
-use std::time::{Duration, Instant};
+use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// How often a thread that has nothing to do gives back what it does not use. It looks at all of its pages that have room.
-const EVERY: Duration = Duration::from_secs(2);
-
-thread_local! {
-    static GIVEN_BACK: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
-/// To be called by a thread that has nothing to do.
-pub(crate) fn give_back() {
-    let now = Instant::now();
-    GIVEN_BACK.with(|last| {
-        if last.get().is_none_or(|last| now - last >= EVERY) {
-            last.set(Some(now));
-            collect();
-        }
-    });
-}
-
-#[allow(
-    unsafe_code,
-    reason = "nothing safe asks the allocator for this; without it memory stays for minutes (docs/decisions/0034)"
-)]
-fn collect() {
-    // SAFETY: may be called by any thread at any time; it has no effect on what is in use.
-    unsafe { libmimalloc_sys::mi_collect(false) };
-}
+/// How it is set up, which it looks for under this name when the program starts (docs/decisions/0035):
+/// * As many arenas as cores, and not four times as many: what a thread takes has holes that only threads of the same arena fill.
+/// * What was free for a second goes back to the system. A thread of the allocator's own sees to it, as a thread that has nothing to do
+///   does not, and whoever looks at the memory of the process would take what stays for a leak.
+/// * No huge pages, also where the system gives them to whoever does not ask (docs/decisions/0021).
+///
+/// What `_RJEM_MALLOC_CONF` says in the environment goes before it. Where it has no threads of its own, it is as it comes.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code, reason = "the name is the allocator's, and no name of anything else")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static SET_UP: &[u8; 90] =
+    b"percpu_arena:percpu,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,thp:never\0";
 
 #[cfg(test)]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod tests {
-    use super::*;
+    use std::time::{Duration, Instant};
 
     /// What of this process is in memory.
     fn resident_bytes() -> usize {
@@ -67,7 +46,6 @@ mod tests {
         while resident_bytes() > before + BLOCKS * BLOCK_BYTES / 4 {
             assert!(Instant::now() < deadline, "{} bytes, before {before}", resident_bytes());
             std::thread::sleep(Duration::from_millis(50));
-            give_back();
         }
     }
 }

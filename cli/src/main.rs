@@ -62,8 +62,6 @@ fn runtime() -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Builder::new_multi_thread()
         .enable_all()
-        .on_thread_park(allocator::give_back)
-        .on_thread_start(|| tidemark_shell::work::when_done(allocator::give_back))
         .max_blocking_threads((BLOCKING_THREADS_PER_CORE * cores).max(MIN_BLOCKING_THREADS))
         .build()
 }

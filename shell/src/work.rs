@@ -3,7 +3,6 @@
 //! Owns: where it runs.
 //! Does not own: how much of it runs at a time (its callers).
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -12,16 +11,6 @@ use tokio::sync::oneshot;
 
 /// So many bytes are soon read, merged or written.
 const FEW_BYTES: usize = 16 << 10;
-
-thread_local! {
-    static AT_REST: Cell<fn()> = const { Cell::new(|| ()) };
-}
-
-/// Has this thread call `at_rest` whenever work of [`run`] is done on it: for each of a runtime's threads to be told when it starts, by
-/// who knows what a thread that has nothing to do should do.
-pub fn when_done(at_rest: fn()) {
-    AT_REST.set(at_rest);
-}
 
 /// Runs work away from the threads that serve connections. On a runtime of one thread it runs right here: there is no other
 /// core to win, and what happens stays a function of what was asked (which a simulation stands on).
@@ -32,22 +21,13 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     if has_one_thread() {
         return work();
     }
-    let (tell, told) = oneshot::channel();
-    tokio::task::spawn_blocking(move || {
-        // Who does not wait for it any more is told nothing.
-        let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
-        AT_REST.get()();
-    });
-    done(told).await
-}
-
-/// What work came to that is done elsewhere.
-async fn done<T>(told: oneshot::Receiver<thread::Result<T>>) -> T {
-    match told.await {
-        Ok(Ok(done)) => done,
-        Ok(Err(panic)) => resume_unwind(panic),
-        // The runtime is going down, and this task with it.
-        Err(_) => std::future::pending().await,
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime is going down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
@@ -88,7 +68,12 @@ pub async fn run_apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
     {
         return work();
     }
-    done(told).await
+    match told.await {
+        Ok(Ok(done)) => done,
+        Ok(Err(panic)) => resume_unwind(panic),
+        // The runtime is going down, and this task with it.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 fn taken<W>(work: &Mutex<Option<W>>) -> Option<W> {
@@ -129,23 +114,6 @@ mod tests {
     async fn many_threads_leave_it_to_another_one() {
         let here = current().id();
         assert!(run(move || current().id() != here).await);
-    }
-
-    #[test]
-    fn a_thread_rests_when_its_work_is_done() {
-        thread_local!(static RESTED: Cell<u32> = const { Cell::new(0) });
-        let mut threads = tokio::runtime::Builder::new_multi_thread();
-        threads.worker_threads(1).max_blocking_threads(1);
-        threads.on_thread_start(|| when_done(|| RESTED.set(RESTED.get() + 1)));
-        threads.build().unwrap().block_on(async {
-            assert_eq!(run(|| RESTED.get()).await, 0);
-            // There is one thread for both.
-            assert_eq!(run(|| RESTED.get()).await, 1);
-            let failed = tokio::spawn(run(|| panic!("planted"))).await;
-            assert!(failed.unwrap_err().is_panic());
-            assert_eq!(run(|| RESTED.get()).await, 3);
-        });
-        assert_eq!(RESTED.get(), 0, "on other threads");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
