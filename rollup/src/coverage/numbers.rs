@@ -4,12 +4,13 @@
 //! Does not own: whose numbers they are (`coverage`).
 //!
 //! Numbers are kept by chunks of 64. Chunks that are full are kept as runs, of any length; one that has some of its numbers has a bit for
-//! each. So a producer that gives a shard's blocks consecutive numbers costs 32 or 48 bytes, however many there are, and one whose batches reach
+//! each. So a producer that gives a shard's blocks consecutive numbers costs 16 or 32 bytes, however many there are, and one whose batches reach
 //! the shard now and then costs 16 bytes for 64 batches, whichever of them did.
 //!
 //! Invariant: parts are ascending and disjoint, runs do not touch, and no part that is no run is full or empty: equal sets are equal
 //! values.
 
+use smallvec::SmallVec;
 use std::iter::from_fn;
 
 /// Set in the number of a run's first chunk. Chunks have numbers below 2^58.
@@ -17,8 +18,11 @@ const RUN: u64 = 1 << 63;
 const ALL: u64 = u64::MAX;
 
 /// A set of sequence numbers.
+///
+/// What a producer usually has, a run and the chunk after it, is in place: sets are kept for as long as the process runs, while what is
+/// beside them on the heap comes and goes, and each on its own would keep a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Numbers(Vec<Part>);
+pub(super) struct Numbers(SmallVec<[Part; 2]>);
 
 /// One chunk that has some of its numbers, or a run of full ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +132,7 @@ impl Numbers {
 
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.0.capacity() * size_of::<Part>()
+        if self.0.spilled() { self.0.capacity() * size_of::<Part>() } else { 0 }
     }
 
     /// The numbers as inclusive ranges, ascending, that do not touch.
@@ -171,10 +175,11 @@ impl Numbers {
     }
 
     fn append_bits(&mut self, chunk: u64, bits: u64) {
-        match self.0.pop_if(|part| part.last() == chunk && !part.is_run()) {
-            Some(part) => self.push(Part::new(chunk, chunk, part.bits() | bits)),
-            None => self.push(Part::new(chunk, chunk, bits)),
+        let goes_on = self.0.last().filter(|part| part.last() == chunk && !part.is_run()).copied();
+        if goes_on.is_some() {
+            self.0.pop();
         }
+        self.push(Part::new(chunk, chunk, goes_on.map_or(0, Part::bits) | bits));
     }
 
     /// Position of the first part that ends at or after a chunk.
