@@ -21,8 +21,9 @@ use futures::future::join_all;
 use live::Live;
 pub(crate) use live::LivePart;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::mem::take;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemark_history::day::DayStart;
 use tidemark_rollup::bucket::Bucket;
@@ -166,10 +167,8 @@ impl Queries {
             all.merge_all(&shown.open);
             all
         };
-        let parts = self.scan_on_all_cores(views, question, scan).await;
-        let question = Arc::clone(question);
-        let Scanned { partial, distinct } =
-            self.compute(move || merged(parts, Scanned::new(&question.query))).await;
+        let merge = |parts, Question { query, .. }: &Question| merged(parts, Scanned::new(query));
+        let Scanned { partial, distinct } = self.scan_on_all_cores(views, question, scan, merge).await;
         Ok(NodePart { partial: partial.checked()?, distinct, answered })
     }
 
@@ -184,14 +183,12 @@ impl Queries {
             let open = merged(shown.open, Scanned::new_order(query));
             scan_order(&refs(&shown.closed), Some(open), query, context)
         };
-        let parts = self.scan_on_all_cores(views, question, scan).await;
-        let merging = Arc::clone(question);
-        let order = self.compute(move || {
-            let mut order = merged(parts, Scanned::new_order(&merging.query));
+        let merge = |parts, Question { query, .. }: &Question| {
+            let mut order = merged(parts, Scanned::new_order(query));
             order.partial = order.partial.checked()?;
-            Ok::<_, TooManyRows>(winners(order, &merging.query))
-        });
-        let (mut winners, facts, distinct) = order.await?;
+            Ok::<_, TooManyRows>(winners(order, query))
+        };
+        let (mut winners, facts, distinct) = self.scan_on_all_cores(views, question, scan, merge).await?;
         if question.query.is_answered_by_its_order() {
             winners.facts = facts;
             return Ok(NodePart { partial: winners, distinct, answered });
@@ -205,14 +202,10 @@ impl Queries {
             let partial = scan_winners(&refs(&shown.closed), &winners, query, context);
             merged(shown.open, Scanned { partial, distinct: DistinctCounts::default() })
         };
-        let parts = self.scan_on_all_cores(views, question, scan).await;
-        let merging = Arc::clone(question);
-        let partial = self.compute(move || {
-            let mut all = merged(parts, Scanned::new(&merging.query)).partial;
-            all.facts = facts;
-            all
-        });
-        Ok(NodePart { partial: partial.await, distinct, answered })
+        let merge = |parts, Question { query, .. }: &Question| merged(parts, Scanned::new(query)).partial;
+        let mut partial = self.scan_on_all_cores(views, question, scan, merge).await;
+        partial.facts = facts;
+        Ok(NodePart { partial, distinct, answered })
     }
 
     /// The shards that answer, and what each shows.
@@ -226,14 +219,15 @@ impl Queries {
         self.answers(shards, join_all(asked).await)
     }
 
-    /// Scans what shards show on all cores, each with a part of the shards: handing work to another thread costs as much as scanning
-    /// a small shard does.
-    async fn scan_on_all_cores(
+    /// Scans what shards show on all cores, each with a part of the shards, and merges it on the last of them that is done: handing work
+    /// to another thread costs as much as scanning a small shard does.
+    async fn scan_on_all_cores<T: Send + 'static>(
         &self,
         views: Vec<ShardView>,
         question: &Arc<Question>,
         scan: impl Fn(Shown, &Question) -> Scanned + Clone + Send + 'static,
-    ) -> Vec<Scanned> {
+        merge: impl Fn(Vec<Scanned>, &Question) -> T + Clone + Send + 'static,
+    ) -> T {
         let mut parts: Vec<Shown> = Vec::new();
         let per_core = views.len().div_ceil(self.cores).max(1);
         for (at, view) in views.into_iter().enumerate() {
@@ -245,11 +239,23 @@ impl Queries {
                 part.closed.extend(view.closed);
             }
         }
+        let (count, gathered) = (parts.len(), Arc::new(Mutex::new((Vec::new(), None))));
         let scans = parts.into_iter().map(|part| {
-            let (question, scan) = (Arc::clone(question), scan.clone());
-            self.compute(move || scan(part, &question))
+            let (question, scan, merge) = (Arc::clone(question), scan.clone(), merge.clone());
+            let gathered = Arc::clone(&gathered);
+            self.compute(move || {
+                let scanned = scan(part, &question);
+                let (parts, merged) = &mut *gathered.lock().unwrap_or_else(PoisonError::into_inner);
+                parts.push(scanned);
+                if parts.len() == count {
+                    *merged = Some(merge(take(parts), &question));
+                }
+            })
         });
-        join_all(scans).await
+        join_all(scans).await;
+        let (parts, merged) = &mut *gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where no shard answers, nobody has merged anything.
+        merged.take().unwrap_or_else(|| merge(take(parts), question))
     }
 
     async fn view(
