@@ -1,7 +1,6 @@
 //! Shards that fail, and what becomes of bad input.
 
 mod active;
-mod asked;
 mod owners;
 mod world;
 
