@@ -9,7 +9,6 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// How it is set up, which it looks for under this name when the program starts (docs/decisions/0035):
-/// * As many arenas as cores, and not four times as many: what a thread takes has holes that only threads of the same arena fill.
 /// * What was free for a second goes back to the system. A thread of the allocator's own sees to it, as a thread that has nothing to do
 ///   does not, and whoever looks at the memory of the process would take what stays for a leak.
 /// * No huge pages, also where the system gives them to whoever does not ask (docs/decisions/0021).
@@ -18,8 +17,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code, reason = "the name is the allocator's, and no name of anything else")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-static SET_UP: &[u8; 90] =
-    b"percpu_arena:percpu,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,thp:never\0";
+static SET_UP: &[u8; 70] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,thp:never\0";
 
 #[cfg(test)]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
