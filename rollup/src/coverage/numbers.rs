@@ -20,7 +20,7 @@ const ALL: u64 = u64::MAX;
 /// A set of sequence numbers.
 ///
 /// What a producer usually has, a run and the chunk after it, is in place: sets are kept for as long as the process runs, while what is
-/// beside them on the heap comes and goes, and each on its own would keep a page.
+/// beside them on the heap comes and goes, and each on its own might keep a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Numbers(SmallVec<[Part; 2]>);
 
