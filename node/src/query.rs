@@ -5,12 +5,12 @@
 //! (`tidemark-history`).
 //!
 //! Open buckets are being written to, so their actor scans them; closed ones are shared and scanned on other threads.
-//! Where memory has all that is asked for and only the first rows are wanted, all shards are asked for their order first, and
-//! then for the rest of the rows that stay.
+//! Where memory has all that is asked for and only the first rows are wanted, that takes two passes (`two_passes`).
 
 mod beside_history;
 mod live;
 mod receipts;
+mod two_passes;
 
 use crate::committed::Committed;
 use crate::history::NodeHistory;
@@ -22,16 +22,14 @@ use live::Live;
 pub(crate) use live::LivePart;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemark_history::day::DayStart;
 use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::partial::{Partial, TooManyRows};
 use tidemark_rollup::query::Query;
-use tidemark_rollup::scan::{
-    DistinctCounts, ScanContext, Scanned, ranges_of, scan_all, scan_order, scan_winners, winners,
-};
+use tidemark_rollup::scan::{DistinctCounts, ScanContext, Scanned, ranges_of, scan_all};
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::EventTime;
 use tidemark_telemetry::seldom::Seldom;
@@ -70,6 +68,10 @@ pub(crate) struct Queries {
     metrics: NodeMeter,
     history: Arc<NodeHistory>,
     parts: Arc<ShardParts>,
+    /// For how long memory keeps what is committed, while it lasts.
+    keep: Duration,
+    /// Until then queries are not tried in two passes where something is committed.
+    one_pass_until_ms: AtomicI64,
     live: Arc<Live>,
     seldom: Sentences,
 }
@@ -87,6 +89,7 @@ impl Queries {
     pub(crate) fn new(
         max_queries: usize,
         timeout: Duration,
+        keep: Duration,
         metrics: NodeMeter,
         history: Arc<NodeHistory>,
         parts: Arc<ShardParts>,
@@ -102,6 +105,8 @@ impl Queries {
             metrics,
             history,
             parts,
+            keep,
+            one_pass_until_ms: AtomicI64::new(i64::MIN),
             live: Live::new(now),
             seldom: Sentences::default(),
         }
@@ -170,42 +175,6 @@ impl Queries {
         let merge = |parts, Question { query, .. }: &Question| merged(parts, Scanned::new(query));
         let Scanned { partial, distinct } = self.scan_on_all_cores(views, question, scan, merge).await;
         Ok(NodePart { partial: partial.checked()?, distinct, answered })
-    }
-
-    async fn in_two_passes(
-        &self,
-        mut shards: Vec<ShardHandle>,
-        question: &Arc<Question>,
-    ) -> Result<NodePart, QueryRefused> {
-        let (answered, views) = self.views_of(&shards, question, OpenPass::Order).await;
-        shards.retain(|shard| answered.contains(&shard.id()));
-        let scan = |shown: Shown, Question { query, context, .. }: &Question| {
-            let open = merged(shown.open, Scanned::new_order(query));
-            scan_order(&refs(&shown.closed), Some(open), query, context)
-        };
-        let merge = |parts, Question { query, .. }: &Question| {
-            let mut order = merged(parts, Scanned::new_order(query));
-            order.partial = order.partial.checked()?;
-            Ok::<_, TooManyRows>(winners(order, query))
-        };
-        let (mut winners, facts, distinct) = self.scan_on_all_cores(views, question, scan, merge).await?;
-        if question.query.is_answered_by_its_order() {
-            winners.facts = facts;
-            return Ok(NodePart { partial: winners, distinct, answered });
-        }
-
-        // The open buckets may have grown since; the rows show what there is now, in the order found before.
-        let winners = Arc::new(winners);
-        let pass = OpenPass::Winners(Arc::clone(&winners));
-        let (answered, views) = self.views_of(&shards, question, pass).await;
-        let scan = move |shown: Shown, Question { query, context, .. }: &Question| {
-            let partial = scan_winners(&refs(&shown.closed), &winners, query, context);
-            merged(shown.open, Scanned { partial, distinct: DistinctCounts::default() })
-        };
-        let merge = |parts, Question { query, .. }: &Question| merged(parts, Scanned::new(query)).partial;
-        let mut partial = self.scan_on_all_cores(views, question, scan, merge).await;
-        partial.facts = facts;
-        Ok(NodePart { partial, distinct, answered })
     }
 
     /// The shards that answer, and what each shows.

@@ -231,6 +231,7 @@ impl Node {
             queries: Queries::new(
                 config.max_queries.get(),
                 config.query_timeout,
+                config.keep,
                 meter.clone(),
                 Arc::clone(&history),
                 Arc::clone(&shard_parts),

@@ -32,9 +32,9 @@ const BUCKETS_AT_A_TIME: usize = 256;
 const VIEWS: usize = 20;
 
 /// What the shards have, and what is left to history.
-struct Views {
-    answered: Vec<ShardId>,
-    views: Vec<ShardView>,
+pub(super) struct Views {
+    pub(super) answered: Vec<ShardId>,
+    pub(super) views: Vec<ShardView>,
 }
 
 /// A piece that cannot be read because what is committed has changed.
@@ -44,8 +44,13 @@ impl Queries {
     pub(super) async fn beside_history(
         &self,
         shards: Vec<ShardHandle>,
-        question: Arc<Question>,
+        mut question: Arc<Question>,
     ) -> Result<NodePart, QueryRefused> {
+        if question.query.groups_stay_in_one_shard()
+            && let Some(part) = self.in_two_passes_beside_commits(shards.clone(), &mut question).await
+        {
+            return Ok(part);
+        }
         let Read { mut scanned, answered, query, .. } =
             self.read(shards, question, OpenPass::Everything, false).await;
         if query.groups_stay_in_one_shard() {
@@ -91,7 +96,12 @@ impl Queries {
     }
 
     /// The shards as the query sees them, once it is known how they stand to what is committed.
-    async fn views(&self, shards: &[ShardHandle], question: &mut Arc<Question>, pass: &OpenPass) -> Views {
+    pub(super) async fn views(
+        &self,
+        shards: &[ShardHandle],
+        question: &mut Arc<Question>,
+        pass: &OpenPass,
+    ) -> Views {
         for _ in 0..VIEWS {
             let (answered, views) = self.views_of(shards, question, pass.clone()).await;
             let unknown: std::collections::BTreeSet<DayStart> =

@@ -1,0 +1,137 @@
+//! The first rows of groups, in two passes: all shards are asked for their order first, and then for the rest of the rows that stay.
+//!
+//! Owns: both passes, and telling whether memory has all that they need.
+//! Does not own: which rows stay (`tidemark_rollup::scan`), answering where history has a part (`beside_history`).
+
+use super::beside_history::Views;
+use super::{NodePart, Queries, QueryRefused, Question, Shown, merged, refs};
+use crate::shard::{OpenPass, ShardHandle, ShardView};
+use crate::sources::{keep, sources};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tidemark_rollup::partial::{Partial, PartialFacts, TooManyRows};
+use tidemark_rollup::scan::{DistinctCounts, Scanned, ranges_of, scan_order, scan_winners, winners};
+use tidemark_rollup::sharding::ShardId;
+
+/// Where memory did not have all, the next one that might be answered by memory alone is tried after so long: after a restart what is
+/// committed stays out of memory, and each try is a scan of open buckets that comes to nothing.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// What the first pass came to.
+struct Order {
+    /// The rows that stay, with what orders them.
+    winners: Arc<Partial>,
+    facts: PartialFacts,
+    distinct: DistinctCounts,
+}
+
+impl Queries {
+    /// The part of these shards where nothing of the range is committed.
+    pub(super) async fn in_two_passes(
+        &self,
+        mut shards: Vec<ShardHandle>,
+        question: &Arc<Question>,
+    ) -> Result<NodePart, QueryRefused> {
+        let (answered, views) = self.views_of(&shards, question, OpenPass::Order).await;
+        shards.retain(|shard| answered.contains(&shard.id()));
+        let order = self.order(views, question).await?;
+        if question.query.is_answered_by_its_order() {
+            return Ok(order.part(answered));
+        }
+        // The open buckets may have grown since; the rows show what there is now, in the order found before.
+        let pass = OpenPass::Winners(Arc::clone(&order.winners));
+        let (answered, views) = self.views_of(&shards, question, pass).await;
+        Ok(self.rest(order, Views { answered, views }, question).await)
+    }
+
+    /// The same where something of the range is committed; `None` where memory has not all of it as well, so that history must be read,
+    /// and where there are too many rows to order at once.
+    pub(super) async fn in_two_passes_beside_commits(
+        &self,
+        mut shards: Vec<ShardHandle>,
+        question: &mut Arc<Question>,
+    ) -> Option<NodePart> {
+        let now_ms = question.now.as_unix_ms();
+        if !self.memory_may_have_all(question) || now_ms < self.one_pass_until_ms.load(Ordering::Relaxed) {
+            return None;
+        }
+        let Views { answered, views } = self.views(&shards, question, &OpenPass::Order).await;
+        if !self.memory_has_all(&answered, &views, question) {
+            self.one_pass_until_ms.store(now_ms + TRY_AGAIN_AFTER.as_millis() as i64, Ordering::Relaxed);
+            return None;
+        }
+        shards.retain(|shard| answered.contains(&shard.id()));
+        let order = self.order(views, question).await.ok()?;
+        if question.query.is_answered_by_its_order() {
+            return Some(order.part(answered));
+        }
+        let pass = OpenPass::Winners(Arc::clone(&order.winners));
+        let views = self.views(&shards, question, &pass).await;
+        match self.memory_has_all(&views.answered, &views.views, question) {
+            true => Some(self.rest(order, views, question).await),
+            // Some of it went out of memory meanwhile.
+            false => None,
+        }
+    }
+
+    /// Whether what is asked for is young enough to be in memory although it is committed.
+    fn memory_may_have_all(&self, question: &Question) -> bool {
+        let first_kept = question.now.minus(self.keep);
+        let is_kept = ranges_of(&question.query).all(|(from, _)| from >= first_kept);
+        is_kept && question.days.is_empty() && question.untold.is_empty()
+    }
+
+    /// Whether these shards answer without history, although something of the range is committed.
+    fn memory_has_all(&self, answered: &[ShardId], views: &[ShardView], question: &Question) -> bool {
+        let Some(history) = question.committed.history() else { return false };
+        let is_told = question.untold.is_empty() && views.iter().all(|view| view.in_journal.is_empty());
+        let whole = answered.iter().copied().zip(views.iter().map(|view| view.whole.clone()));
+        let found = sources(
+            &question.query,
+            &self.parts.rules.schema,
+            history,
+            &question.days,
+            &keep(answered, whole),
+        );
+        is_told && !answered.is_empty() && found.sources.is_empty() && found.gaps.is_empty()
+    }
+
+    async fn order(&self, views: Vec<ShardView>, question: &Arc<Question>) -> Result<Order, TooManyRows> {
+        let scan = |shown: Shown, Question { query, context, .. }: &Question| {
+            let open = merged(shown.open, Scanned::new_order(query));
+            scan_order(&refs(&shown.closed), Some(open), query, context)
+        };
+        let merge = |parts, Question { query, .. }: &Question| {
+            let mut order = merged(parts, Scanned::new_order(query));
+            order.partial = order.partial.checked()?;
+            Ok::<_, TooManyRows>(winners(order, query))
+        };
+        let (winners, facts, distinct) = self.scan_on_all_cores(views, question, scan, merge).await?;
+        Ok(Order { winners: Arc::new(winners), facts, distinct })
+    }
+
+    /// All columns of the rows that stay.
+    async fn rest(&self, order: Order, views: Views, question: &Arc<Question>) -> NodePart {
+        let Views { answered, views } = views;
+        let winners = Arc::clone(&order.winners);
+        let scan = move |shown: Shown, Question { query, context, .. }: &Question| {
+            let partial = scan_winners(&refs(&shown.closed), &winners, query, context);
+            merged(shown.open, Scanned { partial, distinct: DistinctCounts::default() })
+        };
+        let merge = |parts, Question { query, .. }: &Question| merged(parts, Scanned::new(query)).partial;
+        let mut partial = self.scan_on_all_cores(views, question, scan, merge).await;
+        let gaps = std::mem::replace(&mut partial.facts, order.facts).gaps;
+        gaps.into_iter().for_each(|gap| partial.facts.note_gap(gap));
+        NodePart { partial, distinct: order.distinct, answered }
+    }
+}
+
+impl Order {
+    /// The answer of these shards, where their order is all that is asked for.
+    fn part(self, answered: Vec<ShardId>) -> NodePart {
+        let mut partial = Arc::unwrap_or_clone(self.winners);
+        partial.facts = self.facts;
+        NodePart { partial, distinct: self.distinct, answered }
+    }
+}
