@@ -4,16 +4,18 @@
 //! Does not own: events (`sender`), the clock (`ticks`).
 
 use super::measured::QUESTIONS;
-use super::run::RunOptions;
+use super::run::{RunError, RunOptions};
 use super::sender::Shared;
 use super::ticks::Ticks;
 use super::traffic::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_client::{Event, QueryClient, Subscription};
+use tidemark_client::{Dial, Event, QueryClient, Subscription};
 use tidemark_proto::v1;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -45,8 +47,72 @@ fn question(names: &Names, random: &mut StdRng) -> (usize, v1::Query) {
     (kind, query)
 }
 
-/// Asks at each tick; returns when everything is answered.
-pub(super) async fn ask(
+/// Asks by the clock, on a thread of its own: in the world it is somebody else's program. On threads that make events, an answer that
+/// is there would wait for them, and how long that takes is nothing of the cluster's.
+pub(super) struct Asker {
+    apart: Apart,
+    client: QueryClient,
+}
+
+impl Asker {
+    /// Connects to a coordinator.
+    ///
+    /// # Errors
+    /// Where nobody is there, or the system has no thread to give.
+    pub(super) async fn connect(coordinator: &str, dial: &Dial) -> Result<Self, RunError> {
+        let apart = Apart::new().map_err(RunError::NoThread)?;
+        let (coordinator, dial) = (coordinator.to_owned(), dial.clone());
+        let connecting = apart.run(async move { QueryClient::connect_with(&coordinator, &dial).await });
+        let client = connecting.await.map_err(RunError::NoThread)??;
+        Ok(Self { apart, client })
+    }
+
+    /// Asks at each tick; returns when everything is answered.
+    pub(super) async fn ask(
+        self,
+        options: Arc<RunOptions>,
+        names: Arc<Names>,
+        shared: Arc<Shared>,
+        ticks: Ticks,
+        started: Instant,
+        stop: CancellationToken,
+    ) {
+        let Self { apart, client } = self;
+        if let Err(error) = apart.run(ask(options, client, names, shared, ticks, started, stop)).await {
+            tracing::error!(%error, "asking has ended early");
+        }
+    }
+}
+
+/// A runtime with one thread.
+struct Apart(Option<Runtime>);
+
+impl Apart {
+    fn new() -> io::Result<Self> {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).thread_name("asking").enable_all().build();
+        Ok(Self(Some(runtime?)))
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
+        match &self.0 {
+            Some(runtime) => Ok(runtime.spawn(work).await?),
+            // Only while it is dropped.
+            None => Err(io::Error::other("the thread has ended")),
+        }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // Whoever drops it may be a thread of another runtime, which must not wait.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn ask(
     options: Arc<RunOptions>,
     client: QueryClient,
     names: Arc<Names>,

@@ -3,7 +3,7 @@
 //! Owns: starting all of them at one moment, what they noted together, and asking the cluster afterwards.
 //! Does not own: what each of them does (`sender`, `asking`), how the result is shown (`report`).
 
-use super::asking::{ask, subscribe};
+use super::asking::{Asker, subscribe};
 use super::check::{CheckError, Verdict, check};
 use super::failures::Failures;
 use super::measured::{Measured, Timeline};
@@ -179,6 +179,12 @@ pub async fn run(
         (None, true) => return Err(RunError::NoCoordinator),
         (_, false) => None,
     };
+    let asker = match &options.coordinator {
+        Some(coordinator) if options.queries_per_second > 0.0 => {
+            Some(Asker::connect(coordinator, &options.dial).await?)
+        }
+        _ => None,
+    };
     let options = Arc::new(options);
     let (mut senders, mut parts) = (Vec::new(), Vec::new());
     for producer in (0_u32..).zip(options.producers.iter().copied()) {
@@ -196,11 +202,11 @@ pub async fn run(
     on_start(Watched { parts: parts.clone(), started, duration: options.schedule.duration });
     let mut tasks = JoinSet::new();
     senders.into_iter().for_each(|sender| _ = tasks.spawn(sender.run(started)));
-    if let Some(client) = client.clone().filter(|_| options.queries_per_second > 0.0) {
+    if let Some(asker) = asker {
         let step = Duration::from_secs_f64(1.0 / options.queries_per_second);
         let ticks = Ticks::every(step, options.schedule.duration, started).map_err(RunError::NoThread)?;
         let (options, names, asked) = (Arc::clone(&options), Arc::clone(&names), Arc::clone(&asked));
-        tasks.spawn(ask(options, client, names, asked, ticks, started, stop));
+        tasks.spawn(asker.ask(options, names, asked, ticks, started, stop));
     }
     let mut subscribers = JoinSet::new();
     for number in 0..options.subscribers {
