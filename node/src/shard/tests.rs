@@ -2,6 +2,7 @@
 
 mod active;
 mod owners;
+mod two_passes;
 mod world;
 
 use crate::remembered::Remembered;

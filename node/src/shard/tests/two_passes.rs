@@ -1,0 +1,117 @@
+//! Top lists where commits have a part of the range: from memory in two passes, and from history in one.
+
+use super::world::{Cluster, NOW_MS, PATIENCE, batch, event};
+use std::time::Duration;
+use tidemark_proto::v1;
+use tidemark_proto::v1::cluster_client::ClusterClient;
+use tidemark_proto::v1::value::Kind;
+use tidemark_rollup::answer::answer;
+use tidemark_rollup::partial::Partial;
+use tidemark_rollup::query::Query;
+use tidemark_rollup::schema::Schema;
+use tidemark_rollup::time::EventTime;
+
+/// Page `n` of 60 has `n` views and visitors, so many minutes ago.
+fn visits(minutes: i64) -> Vec<v1::Event> {
+    let visit = |page: u64, visitor: u64| v1::Event {
+        time_ms: NOW_MS - minutes * 60_000,
+        visitor_hash: page << 32 | visitor | 1 << 63,
+        ..event(&format!("/{page}"))
+    };
+    (1..=60).flat_map(|page| (0..page).map(move |visitor| visit(page, visitor))).collect()
+}
+
+/// For the five first URLs of two hours.
+fn query(measures: &[&str]) -> Query {
+    let wire = v1::Query {
+        site: "example.com".into(),
+        from: "-2h".into(),
+        group_by: vec!["url".to_owned()],
+        measures: measures.iter().map(|&measure| measure.to_owned()).collect(),
+        limit: 5,
+        ..v1::Query::default()
+    };
+    Query::parse(&wire, &Schema::default(), EventTime::from_unix_ms(NOW_MS)).unwrap()
+}
+
+/// As node `a` knows them.
+async fn top(cluster: &Cluster, measures: &[&str]) -> Partial {
+    let query = query(measures);
+    let request = v1::PartialRequest {
+        query: Some(query.to_wire()),
+        shards: (0..8).collect(),
+        shard_count: 8,
+        as_of_ms: NOW_MS,
+        ..v1::PartialRequest::default()
+    };
+    let mut client = ClusterClient::connect(cluster.url(0)).await.unwrap();
+    let reply = client.query_partial(request).await.unwrap().into_inner();
+    assert_eq!(reply.answered.len(), 8);
+    Partial::from_wire(reply.partial.unwrap(), &query).unwrap()
+}
+
+/// What an answer shows of it.
+fn rows(partial: Partial, measures: &[&str]) -> Vec<v1::Row> {
+    answer(partial, &query(measures), EventTime::from_unix_ms(NOW_MS)).rows
+}
+
+async fn until_committed(cluster: &Cluster) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    // Two buckets are; the running one is not.
+    while cluster.metric("tidemark_journal_blocks{").is_none_or(|blocks| blocks > 8) {
+        assert!(tokio::time::Instant::now() < deadline, "nothing is committed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Two buckets that are committed, and a running one.
+async fn filled(keep: Duration) -> Cluster {
+    let change = |config: &mut crate::NodeConfig| {
+        config.settle = Duration::from_millis(100);
+        config.keep = keep;
+    };
+    let cluster = Cluster::of(&["a"], change).await;
+    for (seq, minutes) in [(1, 60), (2, 30), (3, 0)] {
+        cluster.rows(0, vec![batch(seq, visits(minutes))]).await;
+    }
+    until_committed(&cluster).await;
+    cluster
+}
+
+#[tokio::test]
+async fn what_memory_has_of_committed_buckets_answers_as_history_does() {
+    let (in_memory, in_history) = (filled(Duration::from_secs(86_400)).await, filled(Duration::ZERO).await);
+    for measures in [&["views"][..], &["views", "visitors"], &["visitors", "views", "load_ms.p95"]] {
+        let from_memory = top(&in_memory, measures).await;
+        assert!(from_memory.facts.rollups_from_memory > 0 && from_memory.facts.gaps.is_empty());
+        assert_eq!(from_memory.facts.rollups_from_history, 0, "memory has all");
+        assert_eq!(from_memory.len(), 5);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let from_history = loop {
+            let top = top(&in_history, measures).await;
+            if top.facts.rollups_from_history > 0 {
+                break top;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "nothing goes out of memory");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert_eq!(rows(from_memory, measures), rows(from_history, measures));
+    }
+}
+
+#[tokio::test]
+async fn what_goes_out_of_memory_is_answered_from_history_at_once() {
+    let cluster = filled(Duration::ZERO).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let top = top(&cluster, &["views", "visitors"]).await;
+        let facts = top.facts.clone();
+        let rows = rows(top, &["views", "visitors"]);
+        // A third of it in each bucket.
+        assert_eq!(rows[0].values[1].kind, Some(Kind::Integer(180)), "{facts:?}");
+        if facts.rollups_from_history > 0 {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nothing goes out of memory");
+    }
+}
