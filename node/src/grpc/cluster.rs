@@ -32,21 +32,12 @@ impl Inner {
         }
     }
 
-    /// The shards that were asked for and that this node answers for, and the others: all of them where the asker sees nodes that
-    /// this one has yet to meet.
-    fn shards(
-        &self,
-        asked: &[u32],
-        shard_count: u32,
-        seen: &[u64],
-    ) -> Result<(Vec<ShardHandle>, Vec<u32>), Status> {
+    /// The shards that were asked for and that this node answers for, and the others.
+    fn shards(&self, asked: &[u32], shard_count: u32) -> Result<(Vec<ShardHandle>, Vec<u32>), Status> {
         self.check_count(shard_count)?;
         let distinct: BTreeSet<u32> = asked.iter().copied().collect();
         let (owners, view) = (Arc::clone(&self.router.owners.borrow()), Arc::clone(&self.view.borrow()));
         let (mut ready, mut not_ready) = (Vec::new(), Vec::new());
-        if !owners.has_met(seen) {
-            return Ok((ready, distinct.into_iter().collect()));
-        }
         for number in distinct {
             let shard = self.rules.shards.shard(number).filter(|shard| owners.is_ready(*shard, &view));
             match shard.and_then(|shard| self.router.local.get(shard.index())) {
@@ -58,9 +49,7 @@ impl Inner {
     }
 
     async fn query_partial(&self, request: v1::PartialRequest) -> Result<v1::PartialReply, Status> {
-        let (shards, not_ready) = self.shards(&request.shards, request.shard_count, &request.nodes)?;
-        // Known before anything is read: what is taken from now on need not be in the answer.
-        let owners = Arc::clone(&self.router.owners.borrow());
+        let (shards, not_ready) = self.shards(&request.shards, request.shard_count)?;
         let now = self.clock.now();
         let wire = request.query.ok_or_else(|| Status::invalid_argument("query: is missing"))?;
         // The asker's moment is that of the question, so that all nodes answer the same one; which buckets are open is told by
@@ -77,8 +66,7 @@ impl Inner {
             QueryRefused::TooManyRows(_) => Status::invalid_argument(refused.to_string()),
         };
         // Cuts are agreed on anew each time: what was read under some is not kept.
-        let is_kept = request.live && context.folds.is_empty() && owners.owed().is_empty();
-        let (mut part, version, unchanged) = match is_kept {
+        let (part, version, unchanged) = match request.live && context.folds.is_empty() {
             false => (self.queries.answer(shards, query, context, now).await.map_err(refused)?, 0, false),
             true => {
                 let known = request.known_version;
@@ -87,11 +75,6 @@ impl Inner {
                 (part, version, is_unchanged)
             }
         };
-        for stranger in owners.owed() {
-            part.partial.facts.note_gap(format!(
-                "{stranger} began apart from this node, and may have taken events that are not here yet; ask again"
-            ));
-        }
         let bounds = part.distinct.bounds(part.answered.len() as u32, share);
         Ok(v1::PartialReply {
             distinct_values: bounds
@@ -113,7 +96,7 @@ impl Inner {
                 request.of.len()
             )));
         }
-        let (shards, not_ready) = self.shards(&request.shards, request.shard_count, &[])?;
+        let (shards, not_ready) = self.shards(&request.shards, request.shard_count)?;
         if !not_ready.is_empty() {
             return Err(Status::unavailable("some of these shards are others' now: ask again"));
         }
