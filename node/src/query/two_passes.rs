@@ -57,6 +57,10 @@ impl Queries {
             return None;
         }
         let Views { answered, views } = self.views(&shards, question, &OpenPass::Order).await;
+        if answered.is_empty() {
+            // That says nothing of memory.
+            return None;
+        }
         if !self.memory_has_all(&answered, &views, question) {
             self.one_pass_until_ms.store(now_ms + TRY_AGAIN_AFTER.as_millis() as i64, Ordering::Relaxed);
             return None;
