@@ -37,6 +37,14 @@ pub(super) struct Views {
     pub(super) views: Vec<ShardView>,
 }
 
+impl Views {
+    /// What counts of segments beside them.
+    pub(super) fn keep(&self) -> Keep {
+        let whole = self.views.iter().map(|view| view.whole.clone());
+        keep(&self.answered, self.answered.iter().copied().zip(whole))
+    }
+}
+
 /// A piece that cannot be read because what is committed has changed.
 struct Outdated;
 
@@ -72,10 +80,7 @@ impl Queries {
         loop {
             tries += 1;
             let views = self.views(&shards, &mut question, &pass).await;
-            let keep = Arc::new(keep(
-                &views.answered,
-                views.answered.iter().copied().zip(views.views.iter().map(|view| view.whole.clone())),
-            ));
+            let keep = Arc::new(views.keep());
             let schema = &self.parts.rules.schema;
             let mut found = match question.committed.history() {
                 Some(history) => sources(&question.query, schema, history, &question.days, &keep),

@@ -6,7 +6,7 @@
 use super::beside_history::Views;
 use super::{NodePart, Queries, QueryRefused, Question, Shown, merged, refs};
 use crate::shard::{OpenPass, ShardHandle, ShardView};
-use crate::sources::{keep, sources};
+use crate::sources::sources;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -56,15 +56,16 @@ impl Queries {
         if !self.memory_may_have_all(question) || now_ms < self.one_pass_until_ms.load(Ordering::Relaxed) {
             return None;
         }
-        let Views { answered, views } = self.views(&shards, question, &OpenPass::Order).await;
-        if answered.is_empty() {
+        let views = self.views(&shards, question, &OpenPass::Order).await;
+        if views.answered.is_empty() {
             // That says nothing of memory.
             return None;
         }
-        if !self.memory_has_all(&answered, &views, question) {
+        if !self.memory_has_all(&views, question) {
             self.one_pass_until_ms.store(now_ms + TRY_AGAIN_AFTER.as_millis() as i64, Ordering::Relaxed);
             return None;
         }
+        let Views { answered, views } = views;
         shards.retain(|shard| answered.contains(&shard.id()));
         let order = self.order(views, question).await.ok()?;
         if question.query.is_answered_by_its_order() {
@@ -72,7 +73,7 @@ impl Queries {
         }
         let pass = OpenPass::Winners(Arc::clone(&order.winners));
         let views = self.views(&shards, question, &pass).await;
-        match self.memory_has_all(&views.answered, &views.views, question) {
+        match self.memory_has_all(&views, question) {
             true => Some(self.rest(order, views, question).await),
             // Some of it went out of memory meanwhile.
             false => None,
@@ -87,18 +88,12 @@ impl Queries {
     }
 
     /// Whether these shards answer without history, although something of the range is committed.
-    fn memory_has_all(&self, answered: &[ShardId], views: &[ShardView], question: &Question) -> bool {
+    fn memory_has_all(&self, views: &Views, question: &Question) -> bool {
         let Some(history) = question.committed.history() else { return false };
-        let is_told = question.untold.is_empty() && views.iter().all(|view| view.in_journal.is_empty());
-        let whole = answered.iter().copied().zip(views.iter().map(|view| view.whole.clone()));
-        let found = sources(
-            &question.query,
-            &self.parts.rules.schema,
-            history,
-            &question.days,
-            &keep(answered, whole),
-        );
-        is_told && !answered.is_empty() && found.sources.is_empty() && found.gaps.is_empty()
+        let is_told = question.untold.is_empty() && views.views.iter().all(|view| view.in_journal.is_empty());
+        let schema = &self.parts.rules.schema;
+        let found = sources(&question.query, schema, history, &question.days, &views.keep());
+        is_told && !views.answered.is_empty() && found.sources.is_empty() && found.gaps.is_empty()
     }
 
     async fn order(&self, views: Vec<ShardView>, question: &Arc<Question>) -> Result<Order, TooManyRows> {
