@@ -113,15 +113,28 @@ impl Wire {
             tokio::time::sleep(CONNECT_TIMEOUT).await;
             return Err(failed("no such host"));
         };
-        *connection = Some(id);
+        let opening = Opening { wire: self, id };
         match tokio::time::timeout(CONNECT_TIMEOUT, opened).await {
-            Ok(Ok(true)) => Ok(id),
-            Ok(Ok(false) | Err(_)) => Err(failed("refused")),
-            Err(_) => {
-                self.net.disconnect(self.process, id);
-                Err(failed("timed out"))
+            Ok(Ok(true)) => {
+                std::mem::forget(opening);
+                *connection = Some(id);
+                Ok(id)
             }
+            Ok(Ok(false) | Err(_)) => Err(failed("refused")),
+            Err(_) => Err(failed("timed out")),
         }
+    }
+}
+
+/// A connection that is being opened. Who does not wait for that any longer has none.
+struct Opening<'a> {
+    wire: &'a Wire,
+    id: ConnectionId,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.wire.net.disconnect(self.wire.process, self.id);
     }
 }
 

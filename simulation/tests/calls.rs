@@ -222,6 +222,22 @@ fn a_server_that_starts_again_knows_no_connection_of_before() {
 }
 
 #[test]
+fn a_connection_whose_opening_nobody_waited_for_is_opened_anew_by_the_next_call() {
+    let (mut world, server, client, _) = two(10);
+    world.cut(&[server], &[client]);
+    let give_up = |context: HostContext| async move {
+        let link = link(&context, SERVER);
+        let asked = tokio::time::timeout(Duration::from_millis(500), ask(link.clone())).await;
+        assert!(asked.is_err(), "there was no way, and less time than a connection may take");
+        link
+    };
+    let link = world.call(client, LIMIT, give_up).unwrap();
+    world.heal();
+    let (reply, took) = world.call(client, LIMIT, |_| ask(link)).unwrap();
+    assert!(reply.is_ok() && took < Duration::from_secs(1), "{took:?}: {reply:?}");
+}
+
+#[test]
 fn a_killed_client_breaks_its_calls_at_the_server() {
     let (mut world, _, client, counts) = two(9);
     let open = |context: HostContext| open_echo(link(&context, SERVER));
