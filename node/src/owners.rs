@@ -6,7 +6,7 @@
 
 use crate::planted::{Bug, Planted};
 use std::sync::Arc;
-use tidemark_rollup::member::{Incarnation, MemberState, NodeId, View};
+use tidemark_rollup::member::{MemberState, NodeId, View};
 use tidemark_rollup::ownership::Ownership;
 use tidemark_rollup::placement::{Placement, Replication};
 use tidemark_rollup::sharding::{ShardCount, ShardId};
@@ -21,8 +21,6 @@ pub(crate) struct Owners {
     writers: Arc<Vec<Arc<[u64]>>>,
     /// Per shard whether this node answers for it.
     ready: Vec<bool>,
-    /// The life for which that holds.
-    life: Incarnation,
 }
 
 impl Owners {
@@ -31,7 +29,7 @@ impl Owners {
         let keys = |shard: ShardId| placement.writers(shard).map(|node| node.id.key()).collect();
         let writers = Arc::new(placement.shards().map(keys).collect());
         let ready = vec![false; shards.get() as usize];
-        Self { me, view, placement: Arc::new(placement), writers, ready, life: Incarnation::default() }
+        Self { me, view, placement: Arc::new(placement), writers, ready }
     }
 
     /// The same with what is ready by now.
@@ -39,7 +37,7 @@ impl Owners {
         let at_once = planted.has(Bug::ReadyAtOnce);
         let is_ready = |shard| ownership.is_ready(shard) || at_once && ownership.is_writer(shard);
         let ready = self.placement.shards().map(is_ready).collect();
-        Self { ready, life: ownership.life(), ..self.clone() }
+        Self { ready, ..self.clone() }
     }
 
     /// The keys of those who are written to for a shard.
@@ -54,12 +52,11 @@ impl Owners {
             .is_some_and(|writers| writers.iter().all(|writer| keys.contains(writer)))
     }
 
-    /// Whether this node answers for a shard. `now` is the newest view: who was given up meanwhile answers for nothing.
+    /// Whether this node answers for a shard. `now` is the newest view: who joins answers for nothing, and who was given up meanwhile
+    /// joins again.
     pub(crate) fn is_ready(&self, shard: ShardId, now: &View) -> bool {
-        let began_anew = now
-            .member(&self.me)
-            .is_some_and(|me| me.state == MemberState::Joining && me.incarnation != self.life);
-        !began_anew && self.ready.get(shard.index()).copied().unwrap_or_default()
+        let joins = now.member(&self.me).is_some_and(|me| me.state == MemberState::Joining);
+        !joins && self.ready.get(shard.index()).copied().unwrap_or_default()
     }
 
     /// This node's place among the owners of a shard: 0 flushes, the others see to it that it did.

@@ -9,8 +9,12 @@
 //! replies only when it knows the asker as an owner, and then has no block on its way that the asker does not get. So who
 //! compared with everybody, and pulled what it lacked, has all that was and will be acknowledged.
 //!
+//! A node that joins may hear of others late, as its first words were lost: what was ready by then was compared with nobody, and is
+//! ready no more as soon as they show up.
+//!
 //! Invariants:
 //! * A shard is ready only after it was compared with every node present since it was given to this node.
+//! * While a node joins, nothing is ready that was not compared with everybody who is present by now.
 //! * Whoever had been given up by others begins anew: nothing is ready then.
 
 use crate::member::{Incarnation, Member, MemberState, NodeId, View};
@@ -65,6 +69,8 @@ pub struct Ownership {
     shards: Vec<Standing>,
     /// Nodes present that can be asked.
     others: BTreeSet<NodeId>,
+    /// There are other nodes, all of them in doubt: they may come back, or be found missing.
+    all_in_doubt: bool,
     writers: Vec<Vec<NodeId>>,
 }
 
@@ -78,6 +84,7 @@ impl Ownership {
             state: MemberState::Joining,
             shards: vec![Standing::default(); count],
             others: BTreeSet::new(),
+            all_in_doubt: false,
             writers: vec![Vec::new(); count],
         }
     }
@@ -93,6 +100,7 @@ impl Ownership {
         }
         let can_be_asked = |node: &&Member| node.id != self.me && !node.doubtful;
         self.others = view.nodes().filter(can_be_asked).map(|node| node.id.clone()).collect();
+        self.all_in_doubt = self.others.is_empty() && view.nodes().any(|node| node.id != self.me);
         let mut changes = Changes::default();
         for shard in placement.shards() {
             let Some(standing) = self.shards.get_mut(shard.index()) else { continue };
@@ -108,7 +116,11 @@ impl Ownership {
                     *standing = Standing::ended(standing.stint);
                     changes.taken.push(shard);
                 }
-                (true, true) => standing.changed |= self.writers[shard.index()] != writers,
+                (true, true) => {
+                    standing.changed |= self.writers[shard.index()] != writers;
+                    standing.is_ready &=
+                        self.state != MemberState::Joining || self.others.is_subset(&standing.compared);
+                }
                 (false, false) => {}
             }
             self.writers[shard.index()] = writers;
@@ -185,8 +197,11 @@ impl Ownership {
         self.settle();
     }
 
-    /// Marks as ready what was compared with everybody.
+    /// Marks as ready what was compared with everybody. Who joins where there is only who is in doubt waits.
     fn settle(&mut self) {
+        if self.state == MemberState::Joining && self.all_in_doubt {
+            return;
+        }
         let others = &self.others;
         for standing in self.shards.iter_mut().filter(|standing| standing.is_writer && standing.is_target) {
             if others.is_subset(&standing.compared) {
@@ -324,6 +339,48 @@ mod tests {
         let world = World::new("a", 2, vec![node("a", Joining)]);
         assert_eq!(world.ownership.counts(), (16, 16));
         assert!(world.ownership.has_joined(&BTreeSet::new()));
+    }
+
+    #[test]
+    fn who_took_itself_for_alone_while_it_joined_has_nothing_ready_when_others_show_up() {
+        let mut world = World::new("a", 2, vec![node("a", Joining)]);
+        world.members.extend([node("b", Active), node("c", Active), node("d", Joining)]);
+        world.update();
+        let (owned, ready) = world.ownership.counts();
+        assert!(owned > 0 && ready == 0, "{ready} of {owned} are ready");
+        assert!(!world.ownership.has_joined(&BTreeSet::new()));
+        let due = world.ownership.to_compare();
+        assert_eq!(due.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["b", "c", "d"]);
+        world.compare_all();
+        assert_eq!(world.ownership.counts(), (owned, owned));
+        assert!(world.ownership.has_joined(&BTreeSet::new()));
+    }
+
+    #[test]
+    fn who_hears_of_some_others_late_while_it_joins_compares_with_them_as_well() {
+        let mut world = World::new("a", 2, vec![node("a", Joining), node("b", Active)]);
+        world.compare_all();
+        assert!(world.ownership.has_joined(&BTreeSet::new()));
+        world.members.push(node("c", Active));
+        world.update();
+        assert_eq!(world.ownership.counts().1, 0);
+        assert!(!world.ownership.has_joined(&BTreeSet::new()));
+        world.compare_all();
+        assert!(world.ownership.has_joined(&BTreeSet::new()));
+    }
+
+    #[test]
+    fn who_joins_where_all_others_are_in_doubt_waits_until_they_are_back_or_given_up() {
+        let doubtful = Member { doubtful: true, ..node("b", Active) };
+        let mut world = World::new("a", 2, vec![node("a", Joining), doubtful]);
+        assert_eq!(world.ownership.counts().1, 0);
+        world.set("b", |member| member.doubtful = false);
+        assert_eq!(world.ownership.counts().1, 0, "it is back");
+        world.set("b", |member| member.doubtful = true);
+        assert_eq!(world.ownership.counts().1, 0);
+        world.members.pop();
+        world.update();
+        assert_eq!(world.ownership.counts(), (16, 16), "it is given up");
     }
 
     #[test]
