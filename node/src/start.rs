@@ -157,8 +157,9 @@ impl Node {
         let first = Arc::clone(&view.borrow());
         let owners = Owners::of(config.id.clone(), first, config.shards, config.replication);
         let owners = watch::Sender::new(Arc::new(owners));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let shard_parts = Arc::new(ShardParts {
-            rooms: Rooms::default(),
+            rooms: Rooms::for_threads(threads),
             rules: ShardRules {
                 schema: Arc::clone(&config.schema),
                 shards: config.shards,
@@ -171,7 +172,7 @@ impl Node {
             in_journal: AtomicUsize::new(0),
             owners: owners.subscribe(),
             planted: parts.planted,
-            rebuilding: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            rebuilding: Semaphore::new(threads),
             epochs: AtomicU64::new(0),
             changes: Changes::default(),
             metrics: meter.clone(),

@@ -238,7 +238,7 @@ fn apply_to_shards(name: &str, total: usize, batch: usize) {
     let events: u32 = blocks.iter().map(|block| block.event_count).sum();
     let mut best = Duration::MAX;
     for _ in 0..5 {
-        let rooms = Rooms::default();
+        let rooms = Rooms::for_threads(1);
         let mut shards: Vec<Shard> =
             rules.shards.shards().map(|id| Shard::new(id, rules.clone()).sharing(&rooms)).collect();
         let started = Instant::now();

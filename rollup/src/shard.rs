@@ -10,8 +10,12 @@
 //! * Events of a bad block are not counted at all; events of a good block are each counted or rejected with a reason.
 //! * A block that is known to be counted, here or in commits, is not counted again.
 
+mod rooms;
+
+pub use rooms::Rooms;
+
 use crate::block::{BlockError, BlockId, DecodedBlock};
-use crate::bucket::{Bucket, Scratch};
+use crate::bucket::Bucket;
 use crate::coverage::Coverage;
 use crate::deltas::{Deltas, Mark};
 use crate::event::{GRACE, MAX_VALUE, TimeRules};
@@ -19,8 +23,9 @@ use crate::schema::Schema;
 use crate::sharding::{ShardCount, ShardId};
 use crate::table::SiteFacts;
 use crate::time::{BucketStart, EventTime};
+use rooms::{CountingRoom, Room};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tidemark_proto::v1;
 use tidemark_proto::v1::Reason;
 
@@ -95,41 +100,6 @@ pub struct Shard {
     last_sites: (String, Vec<u32>),
 }
 
-/// Room for reading and counting blocks, reused from block to block.
-///
-/// Shards that share it ([`Shard::sharing`]) find it in the processor's caches, where one of a shard's own is not any more when the
-/// shard's next block comes. There is as much as shards have counted at one time.
-#[derive(Clone, Debug, Default)]
-#[allow(clippy::vec_box, reason = "a room is a kilobyte of pointers, and is moved with each block")]
-pub struct Rooms(Arc<Mutex<Vec<Box<Room>>>>);
-
-#[derive(Debug, Default)]
-struct Room {
-    decoded: DecodedBlock,
-    counting: CountingRoom,
-}
-
-#[derive(Debug, Default)]
-struct CountingRoom {
-    scratch: Scratch,
-    /// Per event of the block at hand, in order of bucket.
-    placed: Vec<(BucketStart, u32)>,
-    events: Vec<u32>,
-}
-
-impl Rooms {
-    /// What was given back last is what the caches have. Never waits: where another shard is at it this moment, there is new room.
-    fn take(&self) -> Box<Room> {
-        self.0.try_lock().ok().and_then(|mut rooms| rooms.pop()).unwrap_or_default()
-    }
-
-    fn give_back(&self, room: Box<Room>) {
-        if let Ok(mut rooms) = self.0.try_lock() {
-            rooms.push(room);
-        }
-    }
-}
-
 impl Shard {
     /// A shard without blocks.
     pub fn new(id: ShardId, rules: ShardRules) -> Self {
@@ -140,7 +110,7 @@ impl Shard {
             buckets: BTreeMap::new(),
             duplicates: BTreeMap::new(),
             deltas: None,
-            rooms: Rooms::default(),
+            rooms: Rooms::for_threads(1),
             last_sites: Default::default(),
         }
     }
