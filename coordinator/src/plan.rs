@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use tidemark_proto::v1;
-use tidemark_rollup::member::{Member, NodeId, View};
+use tidemark_rollup::member::{Member, MemberState, NodeId, View};
 use tidemark_rollup::placement::{Placement, Replication};
 use tidemark_rollup::sharding::ShardCount;
 
@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     replication: Replication,
     /// Per shard.
     readers: Vec<Vec<Arc<Peer>>>,
+    /// Keys of the nodes that have something to answer with.
+    settled: Vec<u64>,
 }
 
 impl Plan {
@@ -54,7 +56,10 @@ impl Plan {
             let positions = placement.readers(shard).filter_map(peer_of);
             positions.map(|at| Arc::clone(&peers[at])).collect()
         });
-        Self { view: Arc::clone(view), shards, replication, readers: readers.collect() }
+        let readers = readers.collect();
+        let is_settled = |node: &&Member| node.state != MemberState::Joining && !node.doubtful;
+        let settled = view.nodes().filter(is_settled).map(|node| node.id.key()).collect();
+        Self { view: Arc::clone(view), shards, replication, readers, settled }
     }
 
     /// The view it was made for.
@@ -65,6 +70,11 @@ impl Plan {
     /// Whom to ask for a shard, in this order.
     pub(crate) fn readers(&self, shard: u32) -> &[Arc<Peer>] {
         self.readers.get(shard as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Keys of the nodes that are active or leaving, and not in doubt: whoever is asked has to have met them all.
+    pub(crate) fn settled(&self) -> &[u64] {
+        &self.settled
     }
 
     /// All shards.
@@ -91,7 +101,6 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemark_rollup::member::MemberState;
 
     fn member(at: usize) -> Member {
         Member::node(NodeId::new(format!("n{at}")).unwrap(), format!("h{at}:1"))
@@ -119,6 +128,15 @@ mod tests {
             let names: Vec<&str> = plan.readers(shard).iter().map(|peer| peer.id.as_str()).collect();
             assert_eq!(names, ["n2", "n1"]);
         }
+    }
+
+    #[test]
+    fn who_is_asked_has_to_have_met_all_nodes_but_those_that_join_or_are_in_doubt() {
+        let joining = Member { state: MemberState::Joining, ..member(0) };
+        let doubtful = Member { doubtful: true, ..member(1) };
+        let leaving = Member { state: MemberState::Leaving, ..member(2) };
+        let expected = [member(2).id.key(), member(3).id.key()];
+        assert_eq!(plan(vec![joining, doubtful, leaving, member(3)]).settled(), expected);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! (`repair`).
 
 use crate::planted::{Bug, Planted};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_rollup::member::{MemberState, NodeId, View};
 use tidemark_rollup::ownership::Ownership;
@@ -21,6 +22,10 @@ pub(crate) struct Owners {
     writers: Arc<Vec<Arc<[u64]>>>,
     /// Per shard whether this node answers for it.
     ready: Vec<bool>,
+    /// Keys of the nodes that are taken into account there, the node itself among them.
+    met: Arc<BTreeSet<u64>>,
+    /// Nodes that may have taken what is not here.
+    owed: Arc<BTreeSet<NodeId>>,
 }
 
 impl Owners {
@@ -29,7 +34,8 @@ impl Owners {
         let keys = |shard: ShardId| placement.writers(shard).map(|node| node.id.key()).collect();
         let writers = Arc::new(placement.shards().map(keys).collect());
         let ready = vec![false; shards.get() as usize];
-        Self { me, view, placement: Arc::new(placement), writers, ready }
+        let (met, owed) = (Arc::default(), Arc::default());
+        Self { me, view, placement: Arc::new(placement), writers, ready, met, owed }
     }
 
     /// The same with what is ready by now.
@@ -37,7 +43,8 @@ impl Owners {
         let at_once = planted.has(Bug::ReadyAtOnce);
         let is_ready = |shard| ownership.is_ready(shard) || at_once && ownership.is_writer(shard);
         let ready = self.placement.shards().map(is_ready).collect();
-        Self { ready, ..self.clone() }
+        let (met, owed) = (Arc::clone(ownership.met()), Arc::new(ownership.owed()));
+        Self { ready, met, owed, ..self.clone() }
     }
 
     /// The keys of those who are written to for a shard.
@@ -57,6 +64,16 @@ impl Owners {
     pub(crate) fn is_ready(&self, shard: ShardId, now: &View) -> bool {
         let joins = now.member(&self.me).is_some_and(|me| me.state == MemberState::Joining);
         !joins && self.ready.get(shard.index()).copied().unwrap_or_default()
+    }
+
+    /// Whether this node has met all nodes of these keys. One that it has not met may have what it lacks.
+    pub(crate) fn has_met(&self, keys: &[u64]) -> bool {
+        keys.iter().all(|key| self.met.contains(key))
+    }
+
+    /// Nodes that may have taken events which are not here yet: answers are not complete as long as there are some.
+    pub(crate) fn owed(&self) -> &BTreeSet<NodeId> {
+        &self.owed
     }
 
     /// This node's place among the owners of a shard: 0 flushes, the others see to it that it did.

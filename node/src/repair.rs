@@ -230,10 +230,10 @@ impl Repair {
         if shards.is_empty() {
             return Ok(BTreeSet::new());
         }
-        // Before anything is asked: a shard that is taken and given again meanwhile is to be compared anew.
-        let begun: BTreeMap<ShardId, u64> = {
+        // Before anything is asked: what is taken and given again meanwhile is to be compared anew.
+        let (comparison, life) = {
             let ownership = self.ownership();
-            shards.iter().map(|&shard| (shard, ownership.stint(shard))).collect()
+            (ownership.begin(&node.id, shards), ownership.life_while_joining())
         };
         let mut client =
             self.peers.client(node).map_err(|error| tonic::Status::unavailable(error.to_string()))?;
@@ -241,6 +241,7 @@ impl Repair {
             shard_count: self.shards.get(),
             asker: self.me.to_string(),
             shards: shards.iter().map(|shard| shard.get()).collect(),
+            life: life.map_or(0, |life| life.0),
         };
         let reply = tokio::time::timeout(COMPARE_WITHIN, client.compare_coverage(request)).await;
         let reply =
@@ -254,12 +255,12 @@ impl Repair {
             done.retain(|shard| !wanted.contains_key(shard) || pulled.contains(shard));
         }
         // The other one no longer has what it committed, and told nothing of it: that has to be known before this node answers.
-        let begins = done.iter().any(|&shard| !self.ownership().is_ready(shard));
-        if begins && !self.history.look_for_all().await {
+        let begins = || done.iter().any(|&shard| self.ownership().awaits(shard, &node.id));
+        if begins() && !self.history.look_for_all().await {
             return Err(tonic::Status::unavailable("what the other node committed is not known"));
         }
         let mut ownership = self.ownership();
-        ownership.compared(&node.id, begun.into_iter().filter(|(shard, _)| done.contains(shard)));
+        ownership.compared(&comparison, &done);
         self.publish(&ownership);
         Ok(done)
     }

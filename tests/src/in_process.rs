@@ -1,6 +1,7 @@
 //! A cluster inside the test's own process.
 
 use crate::http::Http;
+use crate::muffled::Muffled;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -77,6 +78,8 @@ pub struct Cluster {
     pub http: Http,
     /// The coordinator's address, `host:port`.
     pub http_address: String,
+    /// Whom the coordinator sees.
+    pub seen_by_coordinator: watch::Receiver<Arc<View>>,
     stop: CancellationToken,
 }
 
@@ -128,6 +131,7 @@ impl Cluster {
             folder,
             http: Http::new(""),
             http_address: String::new(),
+            seen_by_coordinator: watch::channel(Arc::default()).1,
             stop,
         };
         for node in 0..nodes {
@@ -148,7 +152,7 @@ impl Cluster {
         let listener = listener(coordinator_config.http).await;
         let address = listener.local_addr().unwrap();
         let view = cluster.join_coordinator(address, &MembershipMetrics::new(&mut registry)).await;
-        let view_of_coordinator = view.clone();
+        cluster.seen_by_coordinator = view.clone();
         let parts = tidemark_coordinator::Parts {
             access: tidemark_access::Access::OPEN,
             tls: None,
@@ -167,7 +171,7 @@ impl Cluster {
         for node in 0..nodes {
             cluster.until_active(node, nodes).await;
         }
-        until_all_active(view_of_coordinator, nodes).await;
+        until_all_active(cluster.seen_by_coordinator.clone(), nodes).await;
         cluster
     }
 
@@ -221,7 +225,7 @@ impl Cluster {
     }
 
     /// The view of a node.
-    fn view(&self, node: usize) -> watch::Receiver<Arc<View>> {
+    pub fn view(&self, node: usize) -> watch::Receiver<Arc<View>> {
         self.nodes[node].as_ref().expect("the node runs").node.view()
     }
 
@@ -316,20 +320,44 @@ impl Cluster {
         self.until_active(node, running).await;
     }
 
-    /// The same, returning as soon as it serves.
+    /// A node that has never been started, with the settings of `n0`; returns its number.
+    pub fn add_node(&mut self) -> usize {
+        let node = self.configs.len();
+        let id = NodeId::new(format!("n{node}")).unwrap();
+        let mut config = self.configs[0].clone();
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        config.data = self.folder.path().join(id.as_str());
+        config.id = id;
+        self.nodes.push(None);
+        self.configs.push(config);
+        self.gossip.push("127.0.0.1:0".parse().unwrap());
+        node
+    }
+
+    /// Starts a node, returning as soon as it serves.
     pub async fn begin_node(&mut self, node: usize) {
+        self.begin(node, true, None).await;
+    }
+
+    /// The same of one whose gossip is lost until it is opened, and that tells others this address, if not its own.
+    pub async fn begin_muffled(&mut self, node: usize, address: Option<&str>) -> Arc<Muffled> {
+        self.begin(node, false, address).await
+    }
+
+    async fn begin(&mut self, node: usize, is_heard: bool, address: Option<&str>) -> Arc<Muffled> {
         assert!(self.nodes[node].is_none(), "the node runs");
         let listener = listener(self.configs[node].listen).await;
         self.configs[node].listen = listener.local_addr().unwrap();
         let config = self.configs[node].clone();
         let socket = socket(self.gossip[node]).await;
         self.gossip[node] = socket.local_addr().unwrap();
+        let datagrams = Arc::new(Muffled::new(socket, is_heard));
         self.starts += 1;
-        let address = config.listen.to_string();
+        let address = address.map_or_else(|| config.listen.to_string(), str::to_owned);
         let membership = self.membership(config.id.clone(), Role::Node, address, self.gossip[node], &config);
         let parts = tidemark_membership::Parts {
             clock: Arc::clone(&self.clock),
-            datagrams: Arc::new(socket),
+            datagrams: datagrams.clone(),
             meter: self.membership_metrics.of(&config.id),
             seed: self.starts,
         };
@@ -354,6 +382,7 @@ impl Cluster {
         let token = self.stop.child_token();
         let started = Node::start(config, parts, token.clone()).await.unwrap();
         self.nodes[node] = Some(Running { node: started, token, _gossip: gossip.drop_guard() });
+        datagrams
     }
 }
 

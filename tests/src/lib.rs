@@ -12,6 +12,7 @@ pub mod http;
 pub mod in_process;
 pub mod logs;
 pub mod measured;
+pub mod muffled;
 pub mod netns;
 pub mod processes;
 pub mod rows;

@@ -9,6 +9,7 @@ use tidemark_client::{Producer, ProducerConfig};
 use tidemark_node::NodeConfig;
 use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
+use tidemark_rollup::member::{MemberState, View};
 use tidemark_rollup::placement::Replication;
 use tidemark_rollup::time::{Clock as _, EventTime};
 use tidemark_tests::PATIENCE;
@@ -40,8 +41,12 @@ struct Sender {
 
 impl Sender {
     async fn to(cluster: &Cluster, node: usize) -> Self {
+        Self::as_producer(cluster, node, 5).await
+    }
+
+    async fn as_producer(cluster: &Cluster, node: usize, id: u128) -> Self {
         let config = ProducerConfig::new(cluster.url(node));
-        Self { producer: Producer::connect(config, ProducerId::from_u128(5)).await.unwrap(), sent: 0 }
+        Self { producer: Producer::connect(config, ProducerId::from_u128(id)).await.unwrap(), sent: 0 }
     }
 
     /// Sends so many events and waits until they are acknowledged.
@@ -205,4 +210,91 @@ async fn one_owner_flushes_and_all_trim() {
         cluster.start_node(node).await;
     }
     assert_complete(&cluster, 1_000).await;
+}
+
+/// Asks again and again until both nodes of a cluster are active, own their shards and nothing is missing. On the way, an answer that
+/// says it is complete has to have `before`; and `all` where the coordinator had heard of both nodes when it was asked.
+async fn assert_never_lacking(cluster: &Cluster, before: u64, all: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let has_met = are_active(&cluster.seen_by_coordinator.borrow());
+        let answer = answer(cluster).await;
+        let (is_complete, views) = (answer["facts"]["complete"] == true, answer["rows"][0][0].as_u64());
+        let least = if has_met { all } else { before };
+        assert!(!is_complete || views >= Some(least), "{least} were acknowledged: {answer}");
+        if has_met && is_complete && cluster.metric("tidemark_shards_ready") == 16 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_first_words_are_lost_answers_for_nothing_before_it_has_what_others_have() {
+    let clock = clock();
+    let mut cluster = cluster_with(1, &clock, |node| node.replication = Replication::ONE).await;
+    let mut sender = Sender::to(&cluster, 0).await;
+    for _ in 0..40 {
+        sender.send(2_000, clock.now()).await;
+    }
+    let late = cluster.add_node();
+    // It serves, joins and sees nobody.
+    let gossip = cluster.begin_muffled(late, None).await;
+    let states = |view: &View| view.nodes().map(|node| node.state).collect::<Vec<_>>();
+    assert_eq!(states(&cluster.view(late).borrow()), [MemberState::Joining]);
+    gossip.open();
+    assert_never_lacking(&cluster, sender.sent, sender.sent).await;
+    assert!(cluster.metric("tidemark_repair_blocks_pulled_total") > 0, "it owns some shards");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_took_that_began_alone_is_not_missing_in_silence_when_it_meets_others() {
+    let clock = clock();
+    let mut cluster = cluster_with(1, &clock, |node| node.replication = Replication::ONE).await;
+    let mut sender = Sender::to(&cluster, 0).await;
+    sender.send(2_000, clock.now()).await;
+    let late = cluster.add_node();
+    let gossip = cluster.begin_muffled(late, None).await;
+    // It waits for others for a while, and then takes itself for all there is.
+    cluster.until_active(late, 1).await;
+    let mut taken_alone = Sender::as_producer(&cluster, late, 6).await;
+    for _ in 0..40 {
+        taken_alone.send(2_000, clock.now()).await;
+    }
+    gossip.open();
+    assert_never_lacking(&cluster, sender.sent, sender.sent + taken_alone.sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_say_who_took_events_alone_as_long_as_it_cannot_be_compared_with() {
+    let clock = clock();
+    let mut cluster = cluster(1, &clock).await;
+    let mut sender = Sender::to(&cluster, 0).await;
+    sender.send(2_000, clock.now()).await;
+    assert_complete(&cluster, 2_000).await;
+    let late = cluster.add_node();
+    // Nobody serves there, so that none of the others can have what it takes.
+    let gossip = cluster.begin_muffled(late, Some("127.0.0.1:1")).await;
+    cluster.until_active(late, 1).await;
+    Sender::as_producer(&cluster, late, 6).await.send(1_000, clock.now()).await;
+    assert_complete(&cluster, 2_000).await;
+    gossip.open();
+    until_all_active(&cluster).await;
+    // Each shard has an owner that answers.
+    let answer = answer(&cluster).await;
+    assert_eq!(
+        (&answer["facts"]["complete"], &answer["rows"][0][0]),
+        (&json!(false), &json!(2_000)),
+        "{answer}"
+    );
+    assert!(answer["facts"]["missing"].to_string().contains("n1 began apart"), "{answer}");
+}
+
+/// Waits until the coordinator has heard of two active nodes.
+async fn until_all_active(cluster: &Cluster) {
+    cluster.until("both nodes are active", |cluster| are_active(&cluster.seen_by_coordinator.borrow())).await;
+}
+
+fn are_active(view: &View) -> bool {
+    view.nodes().count() == 2 && view.nodes().all(|node| node.state == MemberState::Active)
 }

@@ -181,6 +181,7 @@ impl Rounds<'_> {
             live: self.kept.is_some(),
             known_version: known.as_ref().map_or(0, |known| known.reply.version),
             measures: self.measures.to_vec(),
+            nodes: self.peers.plan().settled().to_vec(),
         });
         let (ask, query) = (ask.clone(), Arc::clone(self.query));
         async move {

@@ -4,6 +4,7 @@
 //! Does not own: counting blocks (`router`), answering (`query`), repair (`repair`).
 
 use super::{Inner, Services, unlike};
+use crate::owners::Owners;
 use crate::query::{LivePart, QueryRefused};
 use crate::repair::Blocks;
 use crate::shard::{Delivery, ShardHandle};
@@ -32,12 +33,22 @@ impl Inner {
         }
     }
 
-    /// The shards that were asked for and that this node answers for, and the others.
-    fn shards(&self, asked: &[u32], shard_count: u32) -> Result<(Vec<ShardHandle>, Vec<u32>), Status> {
+    /// The shards that were asked for and that this node answers for, and the others: all of them where the asker sees nodes that
+    /// this one has yet to meet.
+    fn shards(
+        &self,
+        owners: &Owners,
+        asked: &[u32],
+        shard_count: u32,
+        seen: &[u64],
+    ) -> Result<(Vec<ShardHandle>, Vec<u32>), Status> {
         self.check_count(shard_count)?;
         let distinct: BTreeSet<u32> = asked.iter().copied().collect();
-        let (owners, view) = (Arc::clone(&self.router.owners.borrow()), Arc::clone(&self.view.borrow()));
+        let view = Arc::clone(&self.view.borrow());
         let (mut ready, mut not_ready) = (Vec::new(), Vec::new());
+        if !owners.has_met(seen) {
+            return Ok((ready, distinct.into_iter().collect()));
+        }
         for number in distinct {
             let shard = self.rules.shards.shard(number).filter(|shard| owners.is_ready(*shard, &view));
             match shard.and_then(|shard| self.router.local.get(shard.index())) {
@@ -49,7 +60,10 @@ impl Inner {
     }
 
     async fn query_partial(&self, request: v1::PartialRequest) -> Result<v1::PartialReply, Status> {
-        let (shards, not_ready) = self.shards(&request.shards, request.shard_count)?;
+        // Known before anything is read: what is taken from now on need not be in the answer.
+        let owners = Arc::clone(&self.router.owners.borrow());
+        let (shards, not_ready) =
+            self.shards(&owners, &request.shards, request.shard_count, &request.nodes)?;
         let now = self.clock.now();
         let wire = request.query.ok_or_else(|| Status::invalid_argument("query: is missing"))?;
         // The asker's moment is that of the question, so that all nodes answer the same one; which buckets are open is told by
@@ -66,7 +80,8 @@ impl Inner {
             QueryRefused::TooManyRows(_) => Status::invalid_argument(refused.to_string()),
         };
         // Cuts are agreed on anew each time: what was read under some is not kept.
-        let (part, version, unchanged) = match request.live && context.folds.is_empty() {
+        let is_kept = request.live && context.folds.is_empty() && owners.owed().is_empty();
+        let (mut part, version, unchanged) = match is_kept {
             false => (self.queries.answer(shards, query, context, now).await.map_err(refused)?, 0, false),
             true => {
                 let known = request.known_version;
@@ -75,6 +90,11 @@ impl Inner {
                 (part, version, is_unchanged)
             }
         };
+        for stranger in owners.owed() {
+            part.partial.facts.note_gap(format!(
+                "{stranger} began apart from this node, and has not been compared with yet: it may have taken events that are not here; ask again"
+            ));
+        }
         let bounds = part.distinct.bounds(part.answered.len() as u32, share);
         Ok(v1::PartialReply {
             distinct_values: bounds
@@ -96,7 +116,8 @@ impl Inner {
                 request.of.len()
             )));
         }
-        let (shards, not_ready) = self.shards(&request.shards, request.shard_count)?;
+        let owners = Arc::clone(&self.router.owners.borrow());
+        let (shards, not_ready) = self.shards(&owners, &request.shards, request.shard_count, &[])?;
         if !not_ready.is_empty() {
             return Err(Status::unavailable("some of these shards are others' now: ask again"));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidemark_journal::Entry;
 use tidemark_proto::v1;
 use tidemark_rollup::coverage::Coverage;
-use tidemark_rollup::member::NodeId;
+use tidemark_rollup::member::{Incarnation, NodeId};
 use tidemark_rollup::sharding::ShardId;
 use tidemark_shell::work;
 use tokio::sync::mpsc;
@@ -34,7 +34,13 @@ impl Repair {
         });
         let held: Vec<Option<(ShardId, Option<Coverage>)>> = join_all(held).await;
         let mut reply = v1::CompareReply::default();
-        for (shard, held) in held.into_iter().flatten() {
+        let held: Vec<(ShardId, Option<Coverage>)> = held.into_iter().flatten().collect();
+        // Who is active already says no life: it may be the stranger that this one is to find out.
+        if request.life != 0 && held.iter().any(|(_, held)| held.is_some()) {
+            // From now on it gets what is taken here.
+            self.ownership().was_asked_by(&asker, Incarnation(request.life));
+        }
+        for (shard, held) in held {
             match held {
                 None => reply.not_yet.push(shard.get()),
                 Some(held) if held.is_empty() => {}

@@ -152,6 +152,7 @@ impl Cluster {
                     shard_count: self.setup.shards.get(),
                     asker: placement.nodes[*asker as usize].id.clone(),
                     shards: vec![shard],
+                    life: 0,
                 };
                 let address = node.address.clone();
                 let reply = self.call(move |context| async move {

@@ -126,3 +126,22 @@ async fn receipts_tell_what_senders_sent_again_and_not_what_members_bring_one_an
     }
     assert_eq!(duplicates, [0, 0, 0, 1]);
 }
+
+#[tokio::test]
+async fn who_is_asked_by_somebody_that_sees_a_node_it_has_not_met_is_ready_for_nothing() {
+    let cluster = Cluster::of(&["a"], |_| {}).await;
+    let mut client = ClusterClient::connect(cluster.url(0)).await.unwrap();
+    let [a, b] = ["a", "b"].map(|name| NodeId::new(name).unwrap().key());
+    for (nodes, answered) in [(vec![], 8), (vec![a], 8), (vec![a, b], 0), (vec![b], 0)] {
+        let query = v1::Query { site: "example.com".into(), from: "-2h".into(), ..Default::default() };
+        let request = v1::PartialRequest {
+            query: Some(query),
+            shards: (0..8).collect(),
+            shard_count: 8,
+            nodes: nodes.clone(),
+            ..v1::PartialRequest::default()
+        };
+        let reply = client.query_partial(request).await.unwrap().into_inner();
+        assert_eq!((reply.answered.len(), reply.not_ready.len()), (answered, 8 - answered), "{nodes:?}");
+    }
+}
