@@ -5,17 +5,19 @@
 //!
 //! Invariant: every part decodes; it was tried when it came in.
 
-use bytes::Bytes;
 use prost::Message as _;
 use tidemark_proto::v1;
 use tidemark_rollup::coverage::Coverage;
 use tidemark_rollup::sharding::{ShardCount, ShardId};
 
 /// Coverage by shard. Decoded it would take several times the memory, and few shards are ever asked for.
+///
+/// All shards are in one piece: commits are remembered for long, and a small piece for each shard would keep pages that others have left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedCoverage {
-    /// Ascending, each with an encoded `Coverage`.
-    shards: Box<[(ShardId, Bytes)]>,
+    /// Ascending, each with where its encoded `Coverage` ends; it begins where the one before ends.
+    shards: Box<[(ShardId, usize)]>,
+    encoded: Box<[u8]>,
 }
 
 impl PackedCoverage {
@@ -29,14 +31,19 @@ impl PackedCoverage {
                 .ok_or_else(|| format!("there is no shard {} of {shard_count}", part.shard))?;
             let coverage = part.coverage.as_ref().and_then(Coverage::from_wire);
             let coverage = coverage.ok_or_else(|| format!("the coverage of shard {shard} cannot be read"))?;
-            Ok((shard, Bytes::from(coverage.to_wire().encode_to_vec())))
+            Ok((shard, coverage.to_wire()))
         };
-        let mut shards = wire.iter().map(part).collect::<Result<Vec<_>, String>>()?;
-        shards.sort_unstable_by_key(|&(shard, _)| shard);
-        match shards.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            Some(pair) => Err(format!("shard {} is named twice", pair[0].0)),
-            None => Ok(Self { shards: shards.into() }),
+        let mut parts = wire.iter().map(part).collect::<Result<Vec<_>, String>>()?;
+        parts.sort_unstable_by_key(|&(shard, _)| shard);
+        if let Some(pair) = parts.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(format!("shard {} is named twice", pair[0].0));
         }
+        let mut encoded = Vec::with_capacity(parts.iter().map(|(_, coverage)| coverage.encoded_len()).sum());
+        let shards = parts.iter().map(|(shard, coverage)| {
+            encoded.extend(coverage.encode_to_vec());
+            (*shard, encoded.len())
+        });
+        Ok(Self { shards: shards.collect(), encoded: encoded.into() })
     }
 
     /// The coverage of a shard; empty where there is none.
@@ -51,35 +58,36 @@ impl PackedCoverage {
 
     /// The first shard of which both include the same block. Unpacks only shards that both have.
     pub fn overlap(&self, other: &Self) -> Option<ShardId> {
-        let overlaps = |(shard, mine): &&(ShardId, Bytes)| {
-            let theirs = other.packed(*shard);
-            theirs.is_some_and(|theirs| !unpack(mine).is_disjoint(&unpack(theirs)))
+        let overlaps = |shard: &ShardId| match (self.packed(*shard), other.packed(*shard)) {
+            (Some(mine), Some(theirs)) => !unpack(mine).is_disjoint(&unpack(theirs)),
+            _ => false,
         };
-        self.shards.iter().find(overlaps).map(|&(shard, _)| shard)
+        self.shards().find(overlaps)
     }
 
-    fn packed(&self, shard: ShardId) -> Option<&Bytes> {
+    fn packed(&self, shard: ShardId) -> Option<&[u8]> {
         let at = self.shards.binary_search_by_key(&shard, |&(shard, _)| shard).ok()?;
-        self.shards.get(at).map(|(_, packed)| packed)
+        let begin = at.checked_sub(1).map_or(0, |before| self.shards[before].1);
+        self.encoded.get(begin..self.shards[at].1)
     }
 
     /// The coverage on the wire.
     pub fn to_wire(&self) -> Vec<v1::ShardCoverage> {
-        let part = |(shard, packed): &(ShardId, Bytes)| v1::ShardCoverage {
+        let part = |shard: ShardId| v1::ShardCoverage {
             shard: shard.get(),
-            coverage: Some(unpack(packed).to_wire()),
+            coverage: Some(self.of(shard).to_wire()),
         };
-        self.shards.iter().map(part).collect()
+        self.shards().map(part).collect()
     }
 
     /// Memory that it takes, about, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.shards.iter().map(|(_, packed)| packed.len() + size_of::<(ShardId, Bytes)>()).sum()
+        self.encoded.len() + size_of_val(&*self.shards)
     }
 }
 
-fn unpack(packed: &Bytes) -> Coverage {
-    let wire = v1::Coverage::decode(packed.clone()).ok();
+fn unpack(packed: &[u8]) -> Coverage {
+    let wire = v1::Coverage::decode(packed).ok();
     match wire.as_ref().and_then(Coverage::from_wire) {
         Some(coverage) => coverage,
         None => unreachable!("it was packed from coverage"),
