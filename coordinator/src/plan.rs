@@ -42,8 +42,8 @@ pub(crate) struct Plan {
     replication: Replication,
     /// Per shard.
     readers: Vec<Vec<Arc<Peer>>>,
-    /// Keys of the nodes that have something to answer with.
-    settled: Vec<u64>,
+    /// The nodes that have something to answer with.
+    settled: Vec<v1::SeenNode>,
 }
 
 impl Plan {
@@ -58,7 +58,8 @@ impl Plan {
         });
         let readers = readers.collect();
         let is_settled = |node: &&Member| node.state != MemberState::Joining && !node.doubtful;
-        let settled = view.nodes().filter(is_settled).map(|node| node.id.key()).collect();
+        let seen = |node: &Member| v1::SeenNode { key: node.id.key(), incarnation: node.incarnation.0 };
+        let settled = view.nodes().filter(is_settled).map(seen).collect();
         Self { view: Arc::clone(view), shards, replication, readers, settled }
     }
 
@@ -72,8 +73,8 @@ impl Plan {
         self.readers.get(shard as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// Keys of the nodes that are active or leaving, and not in doubt: whoever is asked has to have met them all.
-    pub(crate) fn settled(&self) -> &[u64] {
+    /// The nodes that are active or leaving, and not in doubt: whoever is asked has to have met them all.
+    pub(crate) fn settled(&self) -> &[v1::SeenNode] {
         &self.settled
     }
 
@@ -101,6 +102,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidemark_rollup::member::Incarnation;
 
     fn member(at: usize) -> Member {
         Member::node(NodeId::new(format!("n{at}")).unwrap(), format!("h{at}:1"))
@@ -134,8 +136,9 @@ mod tests {
     fn who_is_asked_has_to_have_met_all_nodes_but_those_that_join_or_are_in_doubt() {
         let joining = Member { state: MemberState::Joining, ..member(0) };
         let doubtful = Member { doubtful: true, ..member(1) };
-        let leaving = Member { state: MemberState::Leaving, ..member(2) };
-        let expected = [member(2).id.key(), member(3).id.key()];
+        let leaving = Member { state: MemberState::Leaving, incarnation: Incarnation(7), ..member(2) };
+        let expected = [(2, 7), (3, member(3).incarnation.0)]
+            .map(|(at, incarnation)| v1::SeenNode { key: member(at).id.key(), incarnation });
         assert_eq!(plan(vec![joining, doubtful, leaving, member(3)]).settled(), expected);
     }
 

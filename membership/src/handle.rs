@@ -73,13 +73,14 @@ impl Membership {
         let (wishes_sender, wishes) = mpsc::channel(16);
         let folder = config.folder.as_deref().map(Folder::open).transpose();
         let folder = folder.map_err(|source| folder_error(&config, source))?;
+        let knew_others = !kept.members.is_empty();
         let kept = folder.map(|folder| {
             let (sender, receiver) = watch::channel(kept);
             tokio::spawn(keeper::keep(folder, receiver));
             sender
         });
         let own = config.gossip.to_string();
-        let expects_others = config.seeds.iter().any(|seed| *seed != own);
+        let expects_others = config.seeds.iter().any(|seed| *seed != own) || knew_others;
         let meter = Some(parts.meter.clone());
         let actor = Actor {
             protocol,
@@ -118,7 +119,8 @@ impl Membership {
         self.meter.as_ref().map(MembershipMeter::dropped_so_far).unwrap_or_default()
     }
 
-    /// Whether there is a seed beside the member's own address: then it should not take itself for the whole cluster.
+    /// Whether there is a seed beside the member's own address, or it knew others when it ran last: then it should not take itself for the whole
+    /// cluster.
     pub fn expects_others(&self) -> bool {
         match &self.source {
             Source::Fixed(_) => false,

@@ -7,8 +7,9 @@
 use crate::planted::{Bug, Planted};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tidemark_proto::v1;
 use tidemark_rollup::member::{MemberState, NodeId, View};
-use tidemark_rollup::ownership::Ownership;
+use tidemark_rollup::ownership::{Met, Ownership};
 use tidemark_rollup::placement::{Placement, Replication};
 use tidemark_rollup::sharding::{ShardCount, ShardId};
 
@@ -22,20 +23,31 @@ pub(crate) struct Owners {
     writers: Arc<Vec<Arc<[u64]>>>,
     /// Per shard whether this node answers for it.
     ready: Vec<bool>,
-    /// Keys of the nodes that are taken into account there, the node itself among them.
-    met: Arc<BTreeSet<u64>>,
+    /// The nodes that are taken into account there, the node itself among them.
+    met: Arc<Met>,
     /// Nodes that may have taken what is not here.
     owed: Arc<BTreeSet<NodeId>>,
+    /// The node joins, and knows where others should be, but sees none of them.
+    waits: bool,
 }
 
 impl Owners {
-    pub(crate) fn of(me: NodeId, view: Arc<View>, shards: ShardCount, replication: Replication) -> Self {
+    /// `expects_others`: this node knows where there should be some.
+    pub(crate) fn of(
+        me: NodeId,
+        view: Arc<View>,
+        expects_others: bool,
+        shards: ShardCount,
+        replication: Replication,
+    ) -> Self {
         let placement = Placement::of(&view, shards, replication);
         let keys = |shard: ShardId| placement.writers(shard).map(|node| node.id.key()).collect();
         let writers = Arc::new(placement.shards().map(keys).collect());
         let ready = vec![false; shards.get() as usize];
         let (met, owed) = (Arc::default(), Arc::default());
-        Self { me, view, placement: Arc::new(placement), writers, ready, met, owed }
+        let joins = view.member(&me).is_none_or(|me| me.state == MemberState::Joining);
+        let waits = expects_others && joins && is_alone(&view);
+        Self { me, view, placement: Arc::new(placement), writers, ready, met, owed, waits }
     }
 
     /// The same with what is ready by now.
@@ -66,14 +78,26 @@ impl Owners {
         !joins && self.ready.get(shard.index()).copied().unwrap_or_default()
     }
 
-    /// Whether this node has met all nodes of these keys. One that it has not met may have what it lacks.
-    pub(crate) fn has_met(&self, keys: &[u64]) -> bool {
-        keys.iter().all(|key| self.met.contains(key))
+    /// Whether this node has met all of these, in the lives that they are in. One that it has not met may have what it lacks.
+    pub(crate) fn has_met(&self, nodes: &[v1::SeenNode]) -> bool {
+        let is_met = |of: &v1::SeenNode| self.met.get(&of.key).is_some_and(|up_to| of.incarnation <= up_to.0);
+        nodes.iter().all(is_met)
     }
 
     /// Nodes that may have taken events which are not here yet: answers are not complete as long as there are some.
     pub(crate) fn owed(&self) -> &BTreeSet<NodeId> {
         &self.owed
+    }
+
+    /// Whether this node has all there is of what it owns, as far as is known.
+    pub(crate) fn has_all(&self, now: &View) -> bool {
+        let has = |shard: ShardId| !self.placement.is_writer(shard, &self.me) || self.is_ready(shard, now);
+        self.owed.is_empty() && self.placement.shards().all(has)
+    }
+
+    /// Whether this node joins and sees no other node, though there should be some. What it took now, they would not know of.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits
     }
 
     /// This node's place among the owners of a shard: 0 flushes, the others see to it that it did.
@@ -90,5 +114,27 @@ impl Owners {
     /// What this node is about to do.
     pub(crate) fn state(&self) -> MemberState {
         self.view.member(&self.me).map_or(MemberState::Joining, |me| me.state)
+    }
+}
+
+/// Whether no other node is in view. A coordinator may be heard of sooner than those who have the blocks: a node that took it for
+/// company would begin at once with nothing, and be asked as if it had everything.
+fn is_alone(view: &View) -> bool {
+    view.nodes().count() <= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemark_rollup::member::{Member, NodeId, Role};
+
+    #[test]
+    fn a_coordinator_is_no_company_for_a_node_that_joins() {
+        let node = |name: &str| Member::node(NodeId::new(name).unwrap(), format!("{name}:1"));
+        let coordinator = Member { role: Role::Coordinator, ..node("c0") };
+        let is_alone = |members: Vec<Member>| is_alone(&View::new(members).unwrap());
+        assert!(is_alone(vec![node("n5")]));
+        assert!(is_alone(vec![node("n5"), coordinator.clone()]));
+        assert!(!is_alone(vec![node("n5"), coordinator, node("n0")]));
     }
 }

@@ -85,6 +85,10 @@ impl Router {
             return done(refused(&block, &BlockError::NoSuchShard(block.shard).into()));
         };
         let owners = Arc::clone(&this.owners.borrow());
+        if owners.waits() {
+            let message = "this node has yet to hear of others, and begins alone in a moment if there are none: send the same again";
+            return done(refusal(&block, RefusalReason::OwnerUnavailable, message.to_owned()));
+        }
         let writers = owners.placement.writers(shard);
         let delivery = Delivery { writers: owners.writers(shard), again };
         let present = writers.clone().filter(|writer| !writer.doubtful).count();

@@ -155,7 +155,8 @@ impl Node {
 
         let view = parts.membership.view();
         let first = Arc::clone(&view.borrow());
-        let owners = Owners::of(config.id.clone(), first, config.shards, config.replication);
+        let expects_others = parts.membership.expects_others();
+        let owners = Owners::of(config.id.clone(), first, expects_others, config.shards, config.replication);
         let owners = watch::Sender::new(Arc::new(owners));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let shard_parts = Arc::new(ShardParts {

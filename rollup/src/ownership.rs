@@ -20,6 +20,8 @@
 
 mod acquaintances;
 
+pub use acquaintances::Met;
+
 use crate::member::{Incarnation, Member, MemberState, NodeId, View};
 use crate::placement::Placement;
 use crate::sharding::{ShardCount, ShardId};
@@ -162,8 +164,8 @@ impl Ownership {
         self.acquaintances.asked(asker, life);
     }
 
-    /// Keys of all nodes that this one has met: what they may have is taken into account.
-    pub fn met(&self) -> &Arc<BTreeSet<u64>> {
+    /// All nodes that this one has met: what they may have is taken into account.
+    pub fn met(&self) -> &Arc<Met> {
         self.acquaintances.met()
     }
 
@@ -271,7 +273,9 @@ impl Ownership {
         let (others, waits) = (&self.others, self.waits());
         for standing in self.shards.iter_mut().filter(|standing| standing.is_writer) {
             let Standing { owed, compared, .. } = standing;
-            owed.retain(|stranger| self.acquaintances.has(stranger) && !compared.contains(stranger));
+            owed.retain(|stranger| {
+                self.acquaintances.may_have_something(stranger) && !compared.contains(stranger)
+            });
             if standing.is_target && others.is_subset(&standing.compared) && !waits {
                 (standing.is_ready, standing.changed) = (true, false);
                 // Whoever comes back later is to be compared with again.

@@ -240,7 +240,6 @@ async fn a_node_whose_first_words_are_lost_answers_for_nothing_before_it_has_wha
     let late = cluster.add_node();
     // It serves, joins and sees nobody.
     let gossip = cluster.begin_muffled(late, None).await;
-    let states = |view: &View| view.nodes().map(|node| node.state).collect::<Vec<_>>();
     assert_eq!(states(&cluster.view(late).borrow()), [MemberState::Joining]);
     gossip.open();
     assert_never_lacking(&cluster, sender.sent, sender.sent).await;
@@ -255,10 +254,11 @@ async fn what_a_node_took_that_began_alone_is_not_missing_in_silence_when_it_mee
     sender.send(2_000, clock.now()).await;
     let late = cluster.add_node();
     let gossip = cluster.begin_muffled(late, None).await;
-    // It waits for others for a while, and then takes itself for all there is.
-    cluster.until_active(late, 1).await;
+    // It waits for others for a while, in which it takes nothing, and then takes itself for all there is.
     let mut taken_alone = Sender::as_producer(&cluster, late, 6).await;
-    for _ in 0..40 {
+    taken_alone.send(2_000, clock.now()).await;
+    assert_eq!(states(&cluster.view(late).borrow()), [MemberState::Active]);
+    for _ in 1..40 {
         taken_alone.send(2_000, clock.now()).await;
     }
     gossip.open();
@@ -288,6 +288,10 @@ async fn answers_say_who_took_events_alone_as_long_as_it_cannot_be_compared_with
         "{answer}"
     );
     assert!(answer["facts"]["missing"].to_string().contains("n1 began apart"), "{answer}");
+}
+
+fn states(view: &View) -> Vec<MemberState> {
+    view.nodes().map(|node| node.state).collect()
 }
 
 /// Waits until the coordinator has heard of two active nodes.

@@ -6,7 +6,8 @@ use std::path::Path;
 async fn cluster_of_three(folder: &Path) -> Cluster {
     let mut cluster = Cluster::empty(1, FINE);
     for name in ["n0", "n1", "n2"] {
-        cluster.start(name, node(name).in_folder(folder.join(name)));
+        // The first one has itself as seed: the others remember it, or come to it.
+        cluster.start(name, node(name).with_seeds(&["n0"]).in_folder(folder.join(name)));
     }
     cluster.settle().await;
     cluster
@@ -16,10 +17,12 @@ async fn cluster_of_three(folder: &Path) -> Cluster {
 async fn a_node_that_went_while_this_one_was_away_is_missing_after_the_grace() {
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = cluster_of_three(folder.path()).await;
+    assert!(!cluster.member("n0").membership.expects_others(), "its only seed is itself");
     cluster.crash("n0");
     cluster.crash("n2");
     pass(10.0).await;
-    cluster.start("n0", node("n0").in_folder(folder.path().join("n0")));
+    cluster.start("n0", node("n0").with_seeds(&["n0"]).in_folder(folder.path().join("n0")));
+    assert!(cluster.member("n0").membership.expects_others(), "it knew others");
     pass(2.5).await;
     assert!(cluster.member("n0").view().missing().is_empty(), "it may be on its way");
     pass(1.0).await;

@@ -40,7 +40,7 @@ impl Inner {
         owners: &Owners,
         asked: &[u32],
         shard_count: u32,
-        seen: &[u64],
+        seen: &[v1::SeenNode],
     ) -> Result<(Vec<ShardHandle>, Vec<u32>), Status> {
         self.check_count(shard_count)?;
         let distinct: BTreeSet<u32> = asked.iter().copied().collect();
@@ -144,12 +144,13 @@ impl Inner {
     }
 
     async fn sites(&self) -> Result<v1::SitesReply, Status> {
+        let complete = self.router.owners.borrow().has_all(&self.view.borrow());
         let shards = &self.router.local;
         let mut sites = self.queries.sites_of_history();
         for found in join_all(shards.iter().map(|shard| shard.sites(self.timeout))).await {
             sites.extend(found.map_err(|error| Status::unavailable(error.to_string()))?);
         }
-        Ok(v1::SitesReply { sites: sites.into_iter().collect(), complete: true })
+        Ok(v1::SitesReply { sites: sites.into_iter().collect(), complete })
     }
 }
 

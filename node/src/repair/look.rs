@@ -26,7 +26,9 @@ impl Repair {
     /// Takes in a view: who owns what from now on, and for what this node may answer.
     pub(crate) fn take_in(&self, view: Arc<View>) {
         let mut ownership = self.ownership();
-        let owners = Owners::of(self.me.clone(), Arc::clone(&view), self.shards, self.replication);
+        let expects_others = self.membership.expects_others();
+        let owners =
+            Owners::of(self.me.clone(), Arc::clone(&view), expects_others, self.shards, self.replication);
         let changes = ownership.update(&view, &owners.placement);
         self.owners.send_replace(Arc::new(owners.with_ready(&ownership, self.planted)));
         self.told(&ownership);
@@ -58,9 +60,9 @@ impl Repair {
     /// Goes on where everything is done that had to be done first.
     pub(super) async fn proceed(&self) {
         let holds = self.held();
-        let (state, alone) = {
+        let (state, waits) = {
             let owners = self.owners.borrow();
-            (owners.state(), is_alone(&owners.view))
+            (owners.state(), owners.waits())
         };
         let life = self.ownership().life();
         let is_leaving = self.is_leaving.load(Ordering::Relaxed);
@@ -68,7 +70,7 @@ impl Repair {
             // Others gave this node up while it left: it goes on leaving.
             MemberState::Joining if is_leaving => self.membership.set_state(MemberState::Leaving).await,
             MemberState::Joining => {
-                let waits = alone && self.membership.expects_others() && self.started.elapsed() < JOIN_WAIT;
+                let waits = waits && self.started.elapsed() < JOIN_WAIT;
                 let (has_joined, owned) = {
                     let ownership = self.ownership();
                     (ownership.has_joined(&holds), ownership.counts().0)
@@ -101,27 +103,5 @@ impl Repair {
                 self.local.get(shard.index()).into_iter().for_each(|handle| handle.release());
             }
         }
-    }
-}
-
-/// Whether no other node is in view. A coordinator may be heard of sooner than those who have the blocks: a node that took it for
-/// company would begin at once with nothing, and be asked as if it had everything.
-fn is_alone(view: &View) -> bool {
-    view.nodes().count() <= 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tidemark_rollup::member::{Member, NodeId, Role};
-
-    #[test]
-    fn a_coordinator_is_no_company_for_a_node_that_joins() {
-        let node = |name: &str| Member::node(NodeId::new(name).unwrap(), format!("{name}:1"));
-        let coordinator = Member { role: Role::Coordinator, ..node("c0") };
-        let is_alone = |members: Vec<Member>| is_alone(&View::new(members).unwrap());
-        assert!(is_alone(vec![node("n5")]));
-        assert!(is_alone(vec![node("n5"), coordinator.clone()]));
-        assert!(!is_alone(vec![node("n5"), coordinator, node("n0")]));
     }
 }

@@ -38,7 +38,9 @@ impl Repair {
         // Who is active already says no life: it may be the stranger that this one is to find out.
         if request.life != 0 && held.iter().any(|(_, held)| held.is_some()) {
             // From now on it gets what is taken here.
-            self.ownership().was_asked_by(&asker, Incarnation(request.life));
+            let mut ownership = self.ownership();
+            ownership.was_asked_by(&asker, Incarnation(request.life));
+            self.publish(&ownership);
         }
         for (shard, held) in held {
             match held {

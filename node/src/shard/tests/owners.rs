@@ -132,7 +132,10 @@ async fn who_is_asked_by_somebody_that_sees_a_node_it_has_not_met_is_ready_for_n
     let cluster = Cluster::of(&["a"], |_| {}).await;
     let mut client = ClusterClient::connect(cluster.url(0)).await.unwrap();
     let [a, b] = ["a", "b"].map(|name| NodeId::new(name).unwrap().key());
-    for (nodes, answered) in [(vec![], 8), (vec![a], 8), (vec![a, b], 0), (vec![b], 0)] {
+    let seen = |key| v1::SeenNode { key, incarnation: 1 };
+    for (nodes, answered) in
+        [(vec![], 8), (vec![seen(a)], 8), (vec![seen(a), seen(b)], 0), (vec![seen(b)], 0)]
+    {
         let query = v1::Query { site: "example.com".into(), from: "-2h".into(), ..Default::default() };
         let request = v1::PartialRequest {
             query: Some(query),
