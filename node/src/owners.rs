@@ -89,7 +89,7 @@ impl Owners {
         &self.owed
     }
 
-    /// Whether this node has all there is of what it owns, as far as is known.
+    /// Whether this node has all there is of what it owns, as far as is known. Not for a moment after shards were given to it.
     pub(crate) fn has_all(&self, now: &View) -> bool {
         let has = |shard: ShardId| !self.placement.is_writer(shard, &self.me) || self.is_ready(shard, now);
         self.owed.is_empty() && self.placement.shards().all(has)

@@ -27,6 +27,7 @@ use crate::placement::Placement;
 use crate::sharding::{ShardCount, ShardId};
 use acquaintances::Acquaintances;
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::sync::Arc;
 
 /// How one shard stands on this node.
@@ -50,7 +51,9 @@ struct Standing {
 impl Standing {
     /// The shard is given to this node.
     fn give(&mut self) {
-        *self = Self { is_writer: true, is_target: self.is_target, ..Self::ended(self.stint) };
+        let is_target = self.is_target;
+        self.end();
+        (self.is_writer, self.is_target) = (true, is_target);
     }
 
     /// A stranger is there: what was compared with a former one of its name says nothing of it.
@@ -61,9 +64,9 @@ impl Standing {
         }
     }
 
-    /// The shard as it stands when this node does not own it.
-    fn ended(stint: u64) -> Self {
-        Self { stint: stint + 1, ..Self::default() }
+    /// This node does not own the shard any more. What is owed stays so: the stranger may have something all the same.
+    fn end(&mut self) {
+        *self = Self { stint: self.stint + 1, owed: take(&mut self.owed), ..Self::default() };
     }
 }
 
@@ -123,7 +126,7 @@ impl Ownership {
             self.state = me.state;
             if me.state == MemberState::Joining && me.incarnation != self.life {
                 self.life = me.incarnation;
-                self.shards.iter_mut().for_each(|standing| *standing = Standing::ended(standing.stint));
+                self.shards.iter_mut().for_each(Standing::end);
             }
         }
         let can_be_asked = |node: &&Member| node.id != self.me && !node.doubtful;
@@ -143,7 +146,7 @@ impl Ownership {
                     changes.given.push(shard);
                 }
                 (true, false) => {
-                    *standing = Standing::ended(standing.stint);
+                    standing.end();
                     changes.taken.push(shard);
                 }
                 (true, true) => {

@@ -215,6 +215,11 @@ fn a_stranger_that_is_missing_is_owed_until_it_is_back_and_one_that_left_no_more
     world.missing.push(id("c"));
     world.update();
     assert_eq!(world.ownership.owed(), ids(&["c"]), "nobody else may have what it took");
+    world.set("a", |me| (me.state, me.incarnation) = (Joining, Incarnation(9)));
+    world.compare_all();
+    world.set("a", |me| (me.state, me.incarnation) = (Active, Incarnation(10)));
+    assert_eq!(world.ownership.counts(), (16, 16));
+    assert_eq!(world.ownership.owed(), ids(&["c"]), "given up and begun anew, it lacks that as before");
     let mut left = World { ownership: world.ownership.clone(), members: world.members.clone(), ..world };
     left.missing.clear();
     left.update();
