@@ -126,7 +126,7 @@ fn is_alone(view: &View) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemark_rollup::member::{Member, NodeId, Role};
+    use tidemark_rollup::member::{Incarnation, Member, Role};
 
     #[test]
     fn a_coordinator_is_no_company_for_a_node_that_joins() {
@@ -136,5 +136,39 @@ mod tests {
         assert!(is_alone(vec![node("n5")]));
         assert!(is_alone(vec![node("n5"), coordinator.clone()]));
         assert!(!is_alone(vec![node("n5"), coordinator, node("n0")]));
+    }
+
+    #[test]
+    fn a_node_is_met_in_no_later_life_than_it_was_seen_in_and_has_all_only_after_comparing() {
+        let (shards, id) = (ShardCount::new(8).unwrap(), |name: &str| NodeId::new(name).unwrap());
+        let node = |name: &str, state, incarnation| Member {
+            state,
+            incarnation: Incarnation(incarnation),
+            ..Member::node(id(name), format!("{name}:1"))
+        };
+        let mut ownership = Ownership::new(id("a"), shards);
+        let mut owners = |members: Vec<Member>, compares: bool| {
+            let view = Arc::new(View::new(members).unwrap());
+            let owners = Owners::of(id("a"), Arc::clone(&view), true, shards, Replication::DEFAULT);
+            ownership.update(&view, &owners.placement);
+            for (with, of) in ownership.to_compare().into_iter().filter(|_| compares) {
+                let comparison = ownership.begin(&with, &of);
+                ownership.compared(&comparison, &of.into_iter().collect());
+            }
+            (owners.with_ready(&ownership, Planted::default()), view)
+        };
+        let b_joins = || node("b", MemberState::Joining, 5);
+        let seen = |incarnation| [v1::SeenNode { key: id("b").key(), incarnation }];
+
+        let (joining, view) = owners(vec![node("a", MemberState::Joining, 1), b_joins()], true);
+        assert!(!joining.has_all(&view), "it joins");
+        assert!(joining.has_met(&seen(4)) && joining.has_met(&seen(5)) && !joining.has_met(&seen(6)));
+        let (active, view) = owners(vec![node("a", MemberState::Active, 2), b_joins()], false);
+        assert!(active.has_all(&view));
+        let b_is_active = || vec![node("a", MemberState::Active, 2), node("b", MemberState::Active, 6)];
+        let (owing, view) = owners(b_is_active(), false);
+        assert!(!owing.has_all(&view), "b did not ask");
+        let (active, view) = owners(b_is_active(), true);
+        assert!(active.has_all(&view));
     }
 }
