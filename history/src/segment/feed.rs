@@ -290,14 +290,10 @@ fn derive(derived: Derived, values: &Distribution) -> Option<u64> {
         Derived::Sum => Some(values.sum()),
         Derived::Max => values.max(),
         Derived::Percentile(percent) => {
-            let quantile = f64::from(percent) / 100.0;
-            match values {
-                // Of few values the largest: no need to sort them, and nearly all rows have few.
-                Distribution::Samples(few) if quantile * few.len() as f64 > few.len() as f64 - 1.0 => {
-                    values.max()
-                }
-                _ => values.quantile(quantile),
-            }
+            let (quantile, count) = (f64::from(percent) / 100.0, values.count() as f64);
+            // Of few values the largest: no need to sort them, and nearly all rows have few.
+            let is_largest = !values.is_estimated() && quantile * count > count - 1.0;
+            if is_largest { values.max() } else { values.quantile(quantile) }
         }
     }
 }

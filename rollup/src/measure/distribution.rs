@@ -6,13 +6,14 @@
 //!
 //! Invariants:
 //! * The value is a function of the multiset recorded: the order and the way of merging do not matter.
-//! * Small things stay small: one value needs no heap, a histogram exists only beyond `SAMPLES_MAX` values.
+//! * Small things stay small: three values need no heap, a histogram exists only beyond `SAMPLES_MAX` values.
 //! * Sum, count and largest value are exact at any size.
 //!
 //! Source: the High Dynamic Range histogram by G. Tene, in the `hdrhistogram` crate.
 
 use crate::wire::{put_varint, take_varint};
 use hdrhistogram::Histogram;
+use smallvec::SmallVec;
 
 /// Up to so many values are kept as they are.
 pub const SAMPLES_MAX: usize = 512;
@@ -21,6 +22,10 @@ pub const VALUE_MAX: u64 = u32::MAX as u64;
 /// How far a percentile can be off, relative to the value: two significant digits.
 pub const RELATIVE_ERROR: f64 = 0.01;
 const SIGNIFICANT_DIGITS: u8 = 2;
+/// So many values have room beside the tag.
+const FEW_MAX: usize = 3;
+/// So many are in one piece with their number, of 32 bytes.
+const NEAR_MAX: usize = 6;
 
 /// A multiset of values.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,17 +33,22 @@ pub enum Distribution {
     /// No value.
     #[default]
     Empty,
-    /// One value.
-    One(u32),
-    /// 2 to [`SAMPLES_MAX`] values, in the order they came.
-    // Boxed twice to keep the enum at 16 bytes: a rollup has one for each row, and nearly all hold one value.
-    #[allow(clippy::box_collection)]
-    Samples(Box<Vec<u32>>),
+    /// 1 to 3 values, in the order they came; what is behind them is 0.
+    Few {
+        /// How many.
+        len: u8,
+        /// The values.
+        values: [u32; FEW_MAX],
+    },
+    /// 4 to [`SAMPLES_MAX`] values, in the order they came.
+    // Boxed to keep the enum at 16 bytes: a rollup has one for each row, and nearly all hold one value.
+    Samples(Box<SmallVec<[u32; NEAR_MAX]>>),
     /// More.
     Buckets(Box<Buckets>),
 }
 
 const _: () = assert!(size_of::<Distribution>() == 16);
+const _: () = assert!(size_of::<SmallVec<[u32; NEAR_MAX]>>() == 32);
 
 /// A histogram, and what it would round.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,8 +63,16 @@ impl Distribution {
     pub fn record(&mut self, value: u64) {
         let value = value.min(VALUE_MAX) as u32;
         match self {
-            Self::Empty => *self = Self::One(value),
-            Self::One(only) => *self = Self::Samples(Box::new(vec![*only, value])),
+            Self::Empty => *self = Self::Few { len: 1, values: [value, 0, 0] },
+            Self::Few { len, values } if usize::from(*len) < FEW_MAX => {
+                values[usize::from(*len)] = value;
+                *len += 1;
+            }
+            Self::Few { values, .. } => {
+                let mut samples = SmallVec::from_slice(values);
+                samples.push(value);
+                *self = Self::Samples(Box::new(samples));
+            }
             Self::Samples(samples) if samples.len() < SAMPLES_MAX => samples.push(value),
             Self::Samples(samples) => {
                 let mut buckets = Buckets::of(samples);
@@ -92,9 +110,9 @@ impl Distribution {
     pub fn quantile(&self, quantile: f64) -> Option<u64> {
         match self {
             Self::Empty => None,
-            Self::One(value) => Some(u64::from(*value)),
-            Self::Samples(samples) => {
-                let mut ascending = (**samples).clone();
+            Self::Few { len: 1, values: [only, ..] } => Some(u64::from(*only)),
+            Self::Few { .. } | Self::Samples(_) => {
+                let mut ascending = self.samples().to_vec();
                 let rank = (quantile * ascending.len() as f64).ceil() as usize;
                 let at = rank.clamp(1, ascending.len()) - 1;
                 let (_, value, _) = ascending.select_nth_unstable(at);
@@ -139,8 +157,11 @@ impl Distribution {
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         match self {
-            Self::Empty | Self::One(_) => 0,
-            Self::Samples(samples) => size_of::<Vec<u32>>() + samples.capacity() * size_of::<u32>(),
+            Self::Empty | Self::Few { .. } => 0,
+            Self::Samples(samples) => {
+                let beside = if samples.spilled() { samples.capacity() * size_of::<u32>() } else { 0 };
+                size_of_val(&**samples) + beside
+            }
             Self::Buckets(buckets) => {
                 size_of::<Buckets>() + buckets.histogram.distinct_values() * size_of::<u64>()
             }
@@ -196,7 +217,7 @@ impl Distribution {
 
     fn samples(&self) -> &[u32] {
         match self {
-            Self::One(value) => std::slice::from_ref(value),
+            Self::Few { len, values } => &values[..usize::from(*len)],
             Self::Samples(samples) => samples,
             Self::Empty | Self::Buckets(_) => &[],
         }
@@ -296,8 +317,9 @@ mod tests {
     }
 
     #[test]
-    fn one_value_takes_no_heap_and_few_values_no_histogram() {
-        assert_eq!(of([7]).heap_bytes(), 0);
+    fn three_values_take_no_heap_six_one_piece_of_it_and_few_no_histogram() {
+        assert_eq!([1, 2, 3, 4, 6].map(|len| of(0..len).heap_bytes()), [0, 0, 0, 32, 32]);
+        assert!(of(0..7).heap_bytes() > 32);
         assert!(!of(0..512).is_estimated());
         assert!(of(0..513).is_estimated());
     }

@@ -12,6 +12,7 @@
 //! for HyperLogLog sketches" (2017), algorithm 6, for the estimate, which needs no bias tables and no threshold.
 
 use crate::wire::{put_varint, take_varint};
+use smallvec::{SmallVec, smallvec};
 
 /// Up to so many hashes are kept as they are, and counted exactly: as many as take the room of the registers.
 pub const EXACT_MAX: usize = REGISTERS / size_of::<u64>();
@@ -21,6 +22,8 @@ const PRECISION: u32 = 14;
 const REGISTERS: usize = 1 << PRECISION;
 /// The largest value of a register.
 const MAX_RANK: usize = 64 - PRECISION as usize + 1;
+/// So many hashes are in one piece with their number, of 32 bytes.
+const NEAR_MAX: usize = 3;
 /// Standard error of the estimate: 1.04 / sqrt(2^14).
 pub const STANDARD_ERROR: f64 = 0.0081;
 
@@ -33,14 +36,14 @@ pub enum Unique {
     /// One hash.
     One(u64),
     /// 2 to [`EXACT_MAX`] hashes, ascending.
-    // Boxed twice to keep the enum at 16 bytes: a rollup has one for each row, and nearly all hold one hash.
-    #[allow(clippy::box_collection)]
-    Exact(Box<Vec<u64>>),
+    // Boxed to keep the enum at 16 bytes: a rollup has one for each row, and nearly all hold one hash.
+    Exact(Box<SmallVec<[u64; NEAR_MAX]>>),
     /// More: the registers.
     Registers(Box<[u8; REGISTERS]>),
 }
 
 const _: () = assert!(size_of::<Unique>() == 16);
+const _: () = assert!(size_of::<SmallVec<[u64; NEAR_MAX]>>() == 32);
 
 impl Unique {
     /// Adds a hash. Its high bits must be as good as its low ones.
@@ -50,7 +53,7 @@ impl Unique {
             Self::Empty => *self = Self::One(hash),
             Self::One(only) if *only == hash => {}
             Self::One(only) => {
-                *self = Self::Exact(Box::new(vec![hash.min(*only), hash.max(*only)]));
+                *self = Self::Exact(Box::new(smallvec![hash.min(*only), hash.max(*only)]));
             }
             Self::Exact(hashes) => {
                 let Err(at) = hashes.binary_search(&hash) else { return };
@@ -109,7 +112,10 @@ impl Unique {
     pub fn heap_bytes(&self) -> usize {
         match self {
             Self::Empty | Self::One(_) => 0,
-            Self::Exact(hashes) => size_of::<Vec<u64>>() + hashes.capacity() * size_of::<u64>(),
+            Self::Exact(hashes) => {
+                let beside = if hashes.spilled() { hashes.capacity() * size_of::<u64>() } else { 0 };
+                size_of_val(&**hashes) + beside
+            }
             Self::Registers(_) => REGISTERS,
         }
     }
@@ -180,7 +186,8 @@ impl Unique {
             more.drain(..).for_each(|hash| self.insert(hash));
             return;
         };
-        hashes.append(more);
+        hashes.extend_from_slice(more);
+        more.clear();
         // Half of them are in order, which the stable sort makes use of.
         hashes.sort();
         hashes.dedup();
@@ -201,7 +208,7 @@ impl Unique {
         match hashes.len() {
             0 => Self::Empty,
             1 => Self::One(hashes[0]),
-            2..=EXACT_MAX => Self::Exact(Box::new(hashes)),
+            2..=EXACT_MAX => Self::Exact(Box::new(hashes.into())),
             _ => Self::Registers(registers_of(&hashes)),
         }
     }
@@ -383,7 +390,8 @@ mod tests {
             assert!(!unique.is_estimated());
         }
         assert!(set(0..2049).is_estimated());
-        assert_eq!(set(0..1).heap_bytes(), 0);
+        assert_eq!([1, 2, 3].map(|n| set(0..n).heap_bytes()), [0, 32, 32]);
+        assert!(set(0..4).heap_bytes() > 32);
     }
 
     #[test]
