@@ -41,6 +41,10 @@ const FIGURES: [(&str, &str, bool); 10] = [
     ("memoryPerMillionMb", "MB/M views", false),
 ];
 
+/// Shards of a single node, and of a cluster of three.
+const SHARDS_OF_ONE: u32 = 16;
+const SHARDS_OF_THREE: u32 = 64;
+
 struct Arguments {
     only: Option<String>,
     json: Option<String>,
@@ -94,6 +98,8 @@ async fn main() {
 struct Scenario {
     nodes: usize,
     replication: u32,
+    /// As a cluster of that size would have: eight for each core of a single node with two, and the default of several nodes.
+    shards: u32,
     fill: &'static [&'static str],
     load: &'static [&'static str],
     /// Whether it is made for 20 s at a [share](SHARE) of the highest rate that holds; otherwise the flags say how much, and for how long.
@@ -109,22 +115,43 @@ fn scenarios() -> [(&'static str, Scenario); 10] {
     const PACED: &[&str] = &["--rate", "20000", "--for", "20s", "--linger", "10ms"];
     const FILL: &[&str] =
         &["--rate", "500000", "--for", "2s", "--run", "queried", "--late", "1", "--late-by", "25min"];
-    const QUERIED: &[&str] =
-        &["--rate", "100000", "--for", "10s", "--run", "queried", "--queries", "30", "--seed", "2"];
-    const QUERIES: &[&str] = &["--run", "queried", "--queries", "30", "--seed", "2"];
-    let one = |load| Scenario { nodes: 1, replication: 1, fill: &[], load, finds_rate: false };
-    let found = |load| Scenario { finds_rate: true, ..one(load) };
+    // Batches of 20 ms instead of 50 are less of a burst, which a question may come into.
+    const QUERIES: &[&str] = &["--run", "queried", "--queries", "30", "--seed", "2", "--linger", "20ms"];
+    const QUERIED: &[&str] = &[
+        "--run",
+        "queried",
+        "--queries",
+        "30",
+        "--seed",
+        "2",
+        "--linger",
+        "20ms",
+        "--rate",
+        "100000",
+        "--for",
+        "10s",
+    ];
+    let one = |load| Scenario {
+        nodes: 1,
+        replication: 1,
+        shards: SHARDS_OF_ONE,
+        fill: &[],
+        load,
+        finds_rate: false,
+    };
+    let three = |load| Scenario { nodes: 3, shards: SHARDS_OF_THREE, ..one(load) };
+    let found = |scenario| Scenario { finds_rate: true, ..scenario };
     [
         ("blocks, 1 node", one(BLOCKS)),
         ("rows, 1 node", one(ROWS)),
         ("viral blocks, 1 node", one(VIRAL)),
-        ("blocks, 3 nodes, 1 owner", Scenario { nodes: 3, ..one(BLOCKS) }),
-        ("viral blocks, 3 nodes, 1 owner", Scenario { nodes: 3, ..one(VIRAL) }),
-        ("20,000/s, 3 nodes, 2 owners", Scenario { nodes: 3, replication: 2, ..one(PACED) }),
+        ("blocks, 3 nodes, 1 owner", three(BLOCKS)),
+        ("viral blocks, 3 nodes, 1 owner", three(VIRAL)),
+        ("20,000/s, 3 nodes, 2 owners", Scenario { replication: 2, ..three(PACED) }),
         ("queries under 100,000/s, 1 node", Scenario { fill: FILL, ..one(QUERIED) }),
-        ("60 %, 1 node", found(&[])),
-        ("60 %, 3 nodes, 2 owners", Scenario { nodes: 3, replication: 2, ..found(&[]) }),
-        ("60 %, queries, 1 node", Scenario { fill: FILL, ..found(QUERIES) }),
+        ("60 %, 1 node", found(one(&[]))),
+        ("60 %, 3 nodes, 2 owners", Scenario { replication: 2, ..found(three(&[])) }),
+        ("60 %, queries, 1 node", Scenario { fill: FILL, ..found(one(QUERIES)) }),
     ]
 }
 
@@ -148,7 +175,7 @@ impl Scenario {
 
     /// A new one that had its first events: connections, threads and the first files are no part of what is measured.
     async fn filled_cluster(&self) -> Cluster {
-        let cluster = Cluster::start(self.nodes, self.replication).await;
+        let cluster = Cluster::start_sharded(self.nodes, self.replication, self.shards, &[]).await;
         load(&members(&cluster), WARM, None).await;
         if !self.fill.is_empty() {
             load(&members(&cluster), self.fill, None).await;
@@ -202,8 +229,10 @@ async fn measure_day() -> Value {
     let folder = tempfile::tempdir().unwrap();
     let (data, address) = (folder.path().to_str().unwrap(), format!("127.0.0.1:{}", free_port()));
     let keeps_all = ["--keep", "48h", "--memory-budget", "16GiB", "--settle", "5min"];
-    let serves = ["node", "--listen", &address, "--data", data, "--log", "warn,tidemark_node::start=info"];
-    let node = Process::start(&[&serves[..], &keeps_all].concat(), "the node serves").await.unwrap();
+    let shards = SHARDS_OF_ONE.to_string();
+    let serves = ["node", "--listen", &address, "--data", data, "--shards", &shards];
+    let quiet = ["--log", "warn,tidemark_node::start=info"];
+    let node = Process::start(&[&serves[..], &keeps_all, &quiet].concat(), "the node serves").await.unwrap();
     until_ready(std::slice::from_ref(&address)).await;
     let to = ["--to", &address];
     load(&to, WARM, None).await;

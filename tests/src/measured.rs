@@ -16,6 +16,8 @@ use tidemark_proto::v1;
 use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::time::Clock as _;
 
+/// Of a cluster, where nothing else is said: the default.
+const SHARDS: u32 = 64;
 const URLS: u64 = 200_000;
 /// Events that are made before anything is measured, and sent again and again under new identities.
 const PREPARED: usize = 40;
@@ -29,6 +31,7 @@ pub struct Cluster {
     coordinator: String,
     coordinator_process: Process,
     replication: u32,
+    shards: u32,
     settings: Vec<String>,
 }
 
@@ -40,12 +43,17 @@ impl Cluster {
 
     /// The same, with these settings for each node.
     pub async fn start_with(nodes: usize, replication: u32, settings: &[&str]) -> Self {
+        Self::start_sharded(nodes, replication, SHARDS, settings).await
+    }
+
+    /// The same, with so many shards, a power of two.
+    pub async fn start_sharded(nodes: usize, replication: u32, shards: u32, settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let addresses: Vec<String> = (0..nodes).map(|_| format!("127.0.0.1:{}", free_port())).collect();
         let coordinator = format!("127.0.0.1:{}", free_port());
-        let owners = replication.to_string();
-        let arguments =
-            ["coordinator", "--http", &coordinator, "--seeds", &addresses[0], "--replication", &owners];
+        let (owners, count) = (replication.to_string(), shards.to_string());
+        let of_cluster = ["--seeds", &addresses[0], "--replication", &owners, "--shards", &count];
+        let arguments = [&["coordinator", "--http", &coordinator][..], &of_cluster].concat();
         let process = Process::start(&arguments, "coordinator is listening").await.unwrap();
         let mut cluster = Self {
             folder,
@@ -54,6 +62,7 @@ impl Cluster {
             coordinator,
             coordinator_process: process,
             replication,
+            shards,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
         };
         for _ in 0..nodes {
@@ -71,7 +80,7 @@ impl Cluster {
         }
         let folder = |name: String| self.folder.path().join(name).to_str().unwrap().to_owned();
         let (data, store) = (folder(format!("n{at}")), folder("history".into()));
-        let (id, owners) = (format!("n{at}"), self.replication.to_string());
+        let (id, owners, shards) = (format!("n{at}"), self.replication.to_string(), self.shards.to_string());
         let arguments = [
             "node",
             "--id",
@@ -86,6 +95,8 @@ impl Cluster {
             &store,
             "--replication",
             &owners,
+            "--shards",
+            &shards,
             "--log",
             "warn,tidemark_node::start=info",
         ];
