@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let form = log::form_of(&line.command);
-    // In the world whoever makes events takes no core from the cluster. What measures has threads of its own, which do not give way.
+    // In the world whoever makes events takes no core from the cluster. What asks has a thread of its own, which does not give way.
     let gives_way = matches!(line.command, Command::Loadgen(_));
     let ended = match runtime(gives_way) {
         Ok(runtime) => runtime.block_on(run(line)),

@@ -80,7 +80,8 @@ fn taken<W>(work: &Mutex<Option<W>>) -> Option<W> {
     work.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// Where cores are busy, a third of what other threads get: enough for work that comes every few minutes to get done.
+/// Where cores are busy, a third of what other threads get: enough for work that comes every few minutes to get done, and for made-up
+/// events to be sent.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
 

@@ -170,6 +170,7 @@ impl Scenario {
         let server = cluster.cpu_seconds() - before;
         let mut figures = figures_of(&report, server, generator, cluster.memory_bytes());
         figures["highestPerS"] = json!(found);
+        figures["shards"] = json!(self.shards);
         figures
     }
 
@@ -243,6 +244,7 @@ async fn measure_day() -> Value {
     let (cpu, memory) = (cpu_seconds(node.id()) - cpu_before, resident_bytes(node.id()));
     let mut figures = figures_of(&report, cpu, generator, memory);
     let millions = report["accepted"].as_f64().unwrap_or(0.0) / 1e6;
+    figures["shards"] = json!(SHARDS_OF_ONE);
     figures["memoryPerMillionMb"] = json!(memory.saturating_sub(memory_before) as f64 / 1e6 / millions);
     figures
 }

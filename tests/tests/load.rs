@@ -14,7 +14,7 @@ use tidemark_rollup::block::ProducerId;
 use tidemark_rollup::placement::Replication;
 use tidemark_rollup::time::Clock as _;
 use tidemark_tests::in_process::Cluster;
-use tidemark_tests::processes::{Process, free_port, program, run as run_program};
+use tidemark_tests::processes::{Process, free_port, run as run_program};
 use tokio_util::sync::CancellationToken;
 
 const SHARDS: u32 = 16;
@@ -225,14 +225,14 @@ async fn a_run_says_why_things_failed_while_its_node_was_away_and_that_subscribe
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn what_makes_events_lets_others_go_first_and_what_measures_does_not() {
+async fn what_makes_events_lets_others_go_first_and_what_asks_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data").to_str().unwrap().to_owned();
     let arguments = ["node", "--single", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data", &data];
     let node = Process::start(&arguments, "coordinator is listening").await.unwrap();
     let (to, at) = (node.address("the node serves"), node.address("coordinator is listening"));
     let load = ["loadgen", "--to", &to, "--at", &at, "--rate", "100", "--for", "10min", "--queries", "5"];
-    let mut command = tokio::process::Command::new(program());
+    let mut command = tokio::process::Command::new(tidemark_tests::processes::program());
     let quiet = command.args(load).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let loadgen = quiet.kill_on_drop(true).spawn().unwrap();
     let here = niceness("/proc/thread-self".as_ref()).unwrap();

@@ -28,7 +28,7 @@ const NEAR_MAX: usize = 3;
 pub const STANDARD_ERROR: f64 = 0.0081;
 
 /// A set of hashes that counts its members.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub enum Unique {
     /// Nobody.
     #[default]
@@ -44,6 +44,18 @@ pub enum Unique {
 
 const _: () = assert!(size_of::<Unique>() == 16);
 const _: () = assert!(size_of::<SmallVec<[u64; NEAR_MAX]>>() == 32);
+
+/// By hand: `SmallVec`'s own copies one by one, into room for the next power of two.
+impl Clone for Unique {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Empty => Self::Empty,
+            Self::One(hash) => Self::One(*hash),
+            Self::Exact(hashes) => Self::Exact(Box::new(SmallVec::from_slice(hashes))),
+            Self::Registers(registers) => Self::Registers(registers.clone()),
+        }
+    }
+}
 
 impl Unique {
     /// Adds a hash. Its high bits must be as good as its low ones.
@@ -208,7 +220,9 @@ impl Unique {
         match hashes.len() {
             0 => Self::Empty,
             1 => Self::One(hashes[0]),
-            2..=EXACT_MAX => Self::Exact(Box::new(hashes.into())),
+            // Also where the list has room for more.
+            2..=NEAR_MAX => Self::Exact(Box::new(SmallVec::from_slice(&hashes))),
+            ..=EXACT_MAX => Self::Exact(Box::new(hashes.into())),
             _ => Self::Registers(registers_of(&hashes)),
         }
     }
@@ -392,6 +406,11 @@ mod tests {
         assert!(set(0..2049).is_estimated());
         assert_eq!([1, 2, 3].map(|n| set(0..n).heap_bytes()), [0, 32, 32]);
         assert!(set(0..4).heap_bytes() > 32);
+        let mut merged = set(0..2);
+        merged.merge(&set(1..3));
+        assert_eq!((merged.count(), merged.heap_bytes()), (3, 32));
+        // A copy has no room for more.
+        assert_eq!(set(0..1_025).clone().heap_bytes(), 32 + 1_025 * 8);
     }
 
     #[test]
