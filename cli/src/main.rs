@@ -28,7 +28,6 @@ mod watch;
 use command_line::{Command, CommandLine};
 use std::ffi::OsString;
 use std::process::ExitCode;
-use tidemark_shell::work::let_others_go_first;
 use tokio::runtime::{Builder, Runtime};
 
 /// Threads for work that blocks, for each core. Each keeps megabytes that only it uses again, and none ends before it was idle for ten
@@ -45,9 +44,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let form = log::form_of(&line.command);
-    // In the world whoever makes events takes no core from the cluster. What asks has a thread of its own, which does not give way.
-    let gives_way = matches!(line.command, Command::Loadgen(_));
-    let ended = match runtime(gives_way) {
+    let ended = match runtime() {
         Ok(runtime) => runtime.block_on(run(line)),
         Err(error) => Err(anyhow::Error::new(error).context("the system gives the program no threads")),
     };
@@ -61,16 +58,10 @@ fn main() -> ExitCode {
 }
 
 /// A thread for each core, and a few more for work that would keep those from what is new: files, and scans of closed buckets.
-fn runtime(gives_way: bool) -> std::io::Result<Runtime> {
+fn runtime() -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let prepare = move || {
-        if gives_way {
-            let_others_go_first();
-        }
-    };
     Builder::new_multi_thread()
         .enable_all()
-        .on_thread_start(prepare)
         .max_blocking_threads((BLOCKING_THREADS_PER_CORE * cores).max(MIN_BLOCKING_THREADS))
         .build()
 }

@@ -80,18 +80,19 @@ fn taken<W>(work: &Mutex<Option<W>>) -> Option<W> {
     work.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// Where cores are busy, a third of what other threads get: enough for work that comes every few minutes to get done, and for made-up
-/// events to be sent.
+/// Where cores are busy, a third of what other threads get: enough for work that comes every few minutes to get done.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
 
-/// On Linux this thread lets others go first from now on, and so do those that it starts. Elsewhere it would be the whole process, and
-/// nothing is done.
-pub fn let_others_go_first() {
+/// Of this thread alone, which is so on Linux only: elsewhere it would be the whole process.
+#[cfg(target_os = "linux")]
+fn let_others_go_first() {
     // Where it may not be changed, it is as important as others.
-    #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(NICENESS);
 }
+
+#[cfg(not(target_os = "linux"))]
+fn let_others_go_first() {}
 
 fn has_one_thread() -> bool {
     Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread

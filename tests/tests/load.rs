@@ -223,53 +223,6 @@ async fn a_run_says_why_things_failed_while_its_node_was_away_and_that_subscribe
     assert_eq!(node.terminate().await, Some(0));
 }
 
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn what_makes_events_lets_others_go_first_and_what_asks_does_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data").to_str().unwrap().to_owned();
-    let arguments = ["node", "--single", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data", &data];
-    let node = Process::start(&arguments, "coordinator is listening").await.unwrap();
-    let (to, at) = (node.address("the node serves"), node.address("coordinator is listening"));
-    let load = ["loadgen", "--to", &to, "--at", &at, "--rate", "100", "--for", "10min", "--queries", "5"];
-    let mut command = tokio::process::Command::new(tidemark_tests::processes::program());
-    let quiet = command.args(load).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    let loadgen = quiet.kill_on_drop(true).spawn().unwrap();
-    let here = niceness("/proc/thread-self".as_ref()).unwrap();
-    let gives_way = (here + 5).min(19);
-    let deadline = tokio::time::Instant::now() + tidemark_tests::PATIENCE;
-    loop {
-        let of = |name: &str| niceness_of_threads(loadgen.id().unwrap(), name);
-        let (making, asking, telling) = (of("tokio-rt-worker"), of("asking"), of("ticks"));
-        let give_way = !making.is_empty() && making.iter().all(|&niceness| niceness == gives_way);
-        if give_way && asking == [here] && telling == [here] {
-            break;
-        }
-        let is_over = tokio::time::Instant::now() >= deadline;
-        assert!(!is_over, "{here}: {making:?}, {asking:?}, {telling:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(node.terminate().await, Some(0));
-}
-
-/// Of the threads of a process that have this name.
-#[cfg(target_os = "linux")]
-fn niceness_of_threads(process: u32, name: &str) -> Vec<i32> {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
-    let named = threads.filter(|thread| {
-        std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
-    });
-    named.filter_map(|thread| niceness(&thread.path())).collect()
-}
-
-/// How far a thread lets others go first; nothing where it has ended.
-#[cfg(target_os = "linux")]
-fn niceness(thread: &std::path::Path) -> Option<i32> {
-    let stat = std::fs::read_to_string(thread.join("stat")).ok()?;
-    // After the name, which may have blanks, follow the third field and so on; the niceness is the nineteenth.
-    stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
-}
-
 #[tokio::test]
 async fn loadgen_prints_json_writes_a_page_and_ends_with_1_where_counts_differ() {
     let folder = tempfile::tempdir().unwrap();

@@ -221,8 +221,8 @@ impl Unique {
             0 => Self::Empty,
             1 => Self::One(hashes[0]),
             // Also where the list has room for more.
-            2..=NEAR_MAX => Self::Exact(Box::new(SmallVec::from_slice(&hashes))),
-            ..=EXACT_MAX => Self::Exact(Box::new(hashes.into())),
+            len if len <= NEAR_MAX => Self::Exact(Box::new(SmallVec::from_slice(&hashes))),
+            len if len <= EXACT_MAX => Self::Exact(Box::new(hashes.into())),
             _ => Self::Registers(registers_of(&hashes)),
         }
     }
