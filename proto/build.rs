@@ -3,14 +3,18 @@
 //! The published descriptor says `string` and `map` for an event's fields, as users expect. The Rust
 //! types made here say `bytes` and repeated pairs for the same fields, which is the same on the wire: one
 //! event with invalid UTF-8 is then a rejected event instead of a rejected batch, and decoding a row
-//! builds no hash map.
+//! builds no hash map. Servers get batches whose events are still encoded.
 
 use prost::Message as _;
 use prost_types::field_descriptor_proto::Type;
 use prost_types::source_code_info::Location;
 use prost_types::{DescriptorProto, FileDescriptorSet};
-use std::{env, fs, path::Path};
+use std::path::Path;
+use std::{env, fs, io};
 
+const CODEC: &str = "crate::codec::FastCodec";
+/// Where the servers are written, in the build's folder.
+const SERVERS: &str = "servers";
 const QUERY_TYPES: [&str; 2] = ["Query", "Filter"];
 const FILES: [&str; 7] = [
     "events.proto",
@@ -32,11 +36,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     borrow_event_texts(&mut descriptors).ok_or("no message Event")?;
 
     let grpc = env::var_os("CARGO_FEATURE_GRPC").is_some();
-    let mut config = tonic_prost_build::configure()
-        .bytes(".")
-        .build_client(grpc)
-        .build_server(grpc)
-        .codec_path("crate::codec::FastCodec");
+    let mut config =
+        tonic_prost_build::configure().bytes(".").build_client(grpc).build_server(false).codec_path(CODEC);
     for name in QUERY_TYPES {
         let path = format!("tidemark.v1.{name}");
         config = config
@@ -50,8 +51,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         config =
             config.field_attribute(format!("tidemark.v1.{path}"), format!("#[serde(alias = \"{name}\")]"));
     }
-    config.compile_fds(descriptors)?;
+    config.compile_fds(descriptors.clone())?;
+    if grpc {
+        compile_servers(descriptors, &Path::new(&out_dir).join(SERVERS))?;
+    }
     Ok(())
+}
+
+/// Servers on their own, since what they read of `SendRows` is not what clients write.
+fn compile_servers(descriptors: FileDescriptorSet, out_dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(out_dir)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .codec_path(CODEC)
+        .extern_path(".tidemark.v1", "crate::v1")
+        .extern_path(".tidemark.v1.EventBatch", "crate::encoded::EncodedBatch")
+        .out_dir(out_dir)
+        .compile_fds(descriptors)
 }
 
 /// Turns the texts of `Event` into bytes and its maps into repeated pairs.

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use tidemark_proto::encoded::EncodedBatch;
 use tidemark_proto::v1;
 use tidemark_rollup::answer::answer;
 use tidemark_rollup::block::{BlockId, DecodedBlock};
@@ -16,7 +17,7 @@ use tidemark_rollup::scan::{Folds, ScanContext, scan};
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::shard::{Shard, ShardRules};
 use tidemark_rollup::sharding::ShardCount;
-use tidemark_rollup::split::{Rules, Split, split};
+use tidemark_rollup::split::{Rules, Split, split, split_encoded};
 use tidemark_rollup::time::EventTime;
 
 /// When everything comes.
@@ -53,6 +54,23 @@ pub fn blocks_of(batch: &v1::EventBatch, shards: ShardCount) -> Option<Split> {
 pub fn blocks_of_producer(batch: &v1::EventBatch, shards: ShardCount) -> Option<Split> {
     let times = TimeRules { accept_late: Duration::MAX };
     split(batch, &Rules { schema: None, keep_params: &KEEP, times, shards }, NOW).ok()
+}
+
+/// Splits a batch whose events are encoded, and these events once they are read, which gives the same.
+pub fn split_either_way(encoded: &EncodedBatch, batch: &v1::EventBatch) {
+    let rules =
+        Rules { schema: Some(&SCHEMA), keep_params: &KEEP, times: TimeRules::default(), shards: shards(16) };
+    let (encoded, read) = (split_encoded(encoded, &rules, NOW), split(batch, &rules, NOW));
+    let parts = |split: Split| (split.blocks, split.rejected, split.ignored);
+    assert_eq!(encoded.map(parts), read.map(parts));
+}
+
+/// Splits a batch whose events may be any bytes: each of them is in a block or rejected.
+pub fn take_encoded(encoded: &EncodedBatch) {
+    let rules = Rules { schema: None, keep_params: &KEEP, times: TimeRules::default(), shards: shards(16) };
+    let Ok(split) = split_encoded(encoded, &rules, NOW) else { return };
+    let in_blocks: u32 = split.blocks.iter().map(|block| block.event_count).sum();
+    assert_eq!(in_blocks as usize + split.rejected.len(), encoded.events.len());
 }
 
 /// Takes a batch as a node does.

@@ -8,10 +8,15 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 use tidemark_fuzz::counting;
+use tidemark_proto::encoded::EncodedBatch;
 use tidemark_proto::v1;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(batch) = v1::EventBatch::decode(Bytes::copy_from_slice(bytes)) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    let Ok(encoded) = EncodedBatch::decode(bytes.clone()) else { return };
+    counting::take_encoded(&encoded);
+    if let Ok(batch) = v1::EventBatch::decode(bytes) {
+        counting::split_either_way(&encoded, &batch);
         counting::take_batch(&batch);
     }
 });

@@ -8,12 +8,15 @@
 
 #[cfg(feature = "grpc")]
 pub mod codec;
+pub mod encoded;
 mod names;
 
 /// Messages, clients and servers of package `tidemark.v1`.
 #[allow(missing_docs, clippy::all, unreachable_pub)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/tidemark.v1.rs"));
+    #[cfg(feature = "grpc")]
+    include!(concat!(env!("OUT_DIR"), "/servers/tidemark.v1.rs"));
 }
 
 /// The encoded `FileDescriptorSet` of all files, for gRPC reflection.

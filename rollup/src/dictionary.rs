@@ -10,6 +10,8 @@ pub(crate) mod index;
 use crate::measure::extend;
 use index::Index;
 use std::hint::black_box;
+use std::ops::Range;
+use std::str::Utf8Error;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The hash of a text wherever texts are interned or ordered by hash.
@@ -43,9 +45,14 @@ impl Dictionary {
 
     /// The same where the caller has the hash already. One dictionary must always be given the same hash for a text.
     pub fn intern_hashed(&mut self, text: &str, hash: u64) -> u32 {
-        if let Some(known) = self.find_hashed(text, hash) {
-            return known;
+        match self.find_hashed(text, hash) {
+            Some(known) => known,
+            None => self.add(text, hash),
         }
+    }
+
+    /// Adds a text that is not here.
+    fn add(&mut self, text: &str, hash: u64) -> u32 {
         let Self { text: all, ends, hashes, index } = self;
         let id = ends.len() as u32;
         index.insert(id, hash, |id| hashes[id as usize]);
@@ -59,6 +66,18 @@ impl Dictionary {
         id
     }
 
+    /// The same for bytes, of which only those that are not known yet are looked at whether they are text.
+    ///
+    /// # Errors
+    /// Where they are not.
+    pub fn intern_utf8(&mut self, bytes: &[u8]) -> Result<u32, Utf8Error> {
+        let hash = xxh3_64(bytes);
+        match self.find_bytes(bytes, hash) {
+            Some(known) => Ok(known),
+            None => Ok(self.add(std::str::from_utf8(bytes)?, hash)),
+        }
+    }
+
     /// The id of `text`, where it is known.
     pub fn find(&self, text: &str) -> Option<u32> {
         self.find_hashed(text, hash_text(text))
@@ -66,7 +85,11 @@ impl Dictionary {
 
     /// The same where the caller has the hash already.
     pub fn find_hashed(&self, text: &str, hash: u64) -> Option<u32> {
-        self.index.find(hash, |id| self.get(id) == text)
+        self.find_bytes(text.as_bytes(), hash)
+    }
+
+    fn find_bytes(&self, bytes: &[u8], hash: u64) -> Option<u32> {
+        self.index.find(hash, |id| &self.text.as_bytes()[place(&self.ends, id)] == bytes)
     }
 
     /// The string with this id.
@@ -74,7 +97,7 @@ impl Dictionary {
     /// # Panics
     /// Where the id is not one of this dictionary's.
     pub fn get(&self, id: u32) -> &str {
-        string(&self.text, &self.ends, id)
+        &self.text[place(&self.ends, id)]
     }
 
     /// The hash of the string with this id.
@@ -139,10 +162,11 @@ pub(crate) fn warm<'a>(
     black_box(found.fold(0, |sum, (dictionary, &id)| sum ^ dictionary.touch_text(id)));
 }
 
-fn string<'a>(text: &'a str, ends: &[u64], id: u32) -> &'a str {
+/// Where the text of this id is among all of them.
+fn place(ends: &[u64], id: u32) -> Range<usize> {
     let id = id as usize;
     let start = if id == 0 { 0 } else { ends[id - 1] as usize };
-    &text[start..ends[id] as usize]
+    start..ends[id] as usize
 }
 
 #[cfg(test)]
@@ -155,6 +179,17 @@ mod tests {
         assert_eq!(["", "a", "ä", "a", ""].map(|text| dictionary.intern(text)), [0, 1, 2, 1, 0]);
         assert_eq!(dictionary.iter().collect::<Vec<_>>(), ["", "a", "ä"]);
         assert_eq!(dictionary.find("b"), None);
+    }
+
+    #[test]
+    fn bytes_are_interned_as_the_text_they_are_and_bytes_that_are_none_are_not() {
+        let mut dictionary = Dictionary::default();
+        let known = dictionary.intern("ä");
+        assert_eq!(dictionary.intern_utf8("ä".as_bytes()), Ok(known));
+        let new = dictionary.intern_utf8(b"b").expect("a text");
+        assert_eq!((dictionary.find("b"), dictionary.get(new)), (Some(new), "b"));
+        assert!(dictionary.intern_utf8(&[0xFF]).is_err());
+        assert_eq!(dictionary.len(), 2);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod deltas;
 pub mod dictionary;
 pub mod enrich;
 pub mod event;
+pub mod event_ref;
 mod folds;
 pub mod lanes;
 pub mod measure;

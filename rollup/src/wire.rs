@@ -61,22 +61,33 @@ fn chunks<const N: usize>(data: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
 
 /// The column of these values in the smallest width that holds them all; empty where all are zero.
 pub(crate) fn uint_column(values: &[u64]) -> Bytes {
-    let highest = values.iter().copied().max().unwrap_or(0);
-    let mut data = Vec::new();
-    match highest {
-        0 => {}
-        1..=0xFF => data.extend(values.iter().map(|&value| value as u8)),
-        0x100..=0xFFFF => values.iter().for_each(|&value| data.extend((value as u16).to_le_bytes())),
-        0x1_0000..=0xFFFF_FFFF => values.iter().for_each(|&value| data.extend((value as u32).to_le_bytes())),
-        _ => values.iter().for_each(|&value| data.extend(value.to_le_bytes())),
-    }
-    data.into()
+    column_of(values)
 }
 
 /// The same for 32-bit values.
 pub(crate) fn id_column(ids: &[u32]) -> Bytes {
-    let values: Vec<u64> = ids.iter().map(|&id| u64::from(id)).collect();
-    uint_column(&values)
+    column_of(ids)
+}
+
+fn column_of<T: Copy + Into<u64>>(values: &[T]) -> Bytes {
+    // No bit is in all of them that is not in the highest.
+    let bits = values.iter().fold(0, |bits, &value| bits | value.into());
+    match bits {
+        0 => Bytes::new(),
+        1..=0xFF => written::<T, 1>(values),
+        0x100..=0xFFFF => written::<T, 2>(values),
+        0x1_0000..=0xFFFF_FFFF => written::<T, 4>(values),
+        _ => written::<T, 8>(values),
+    }
+}
+
+/// The low `WIDTH` bytes of each value.
+fn written<T: Copy + Into<u64>, const WIDTH: usize>(values: &[T]) -> Bytes {
+    let mut data = vec![0; values.len() * WIDTH];
+    for (entry, &value) in data.as_chunks_mut::<WIDTH>().0.iter_mut().zip(values) {
+        entry.copy_from_slice(&value.into().to_le_bytes()[..WIDTH]);
+    }
+    data.into()
 }
 
 /// Appends a varint, as protobuf writes it.
@@ -85,8 +96,16 @@ pub(crate) fn put_varint(value: u64, out: &mut Vec<u8>) {
 }
 
 /// Takes a varint off the front.
+#[inline]
 pub(crate) fn take_varint(input: &mut &[u8]) -> Option<u64> {
-    prost::encoding::decode_varint(input).ok()
+    match input.split_first() {
+        // Nearly all are lengths of less than 128.
+        Some((&byte, rest)) if byte < 0x80 => {
+            *input = rest;
+            Some(byte.into())
+        }
+        _ => prost::encoding::decode_varint(input).ok(),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use common::{Cluster, NOW_MS, batch};
 use proptest::prelude::*;
 use prost::Message as _;
 use std::path::Path;
+use tidemark_proto::encoded::EncodedBatch;
 use tidemark_proto::v1;
 use tidemark_rollup::block::{BlockError, DecodedBlock};
 use tidemark_rollup::canonical::KeepParams;
@@ -15,7 +16,7 @@ use tidemark_rollup::event::TimeRules;
 use tidemark_rollup::partial::Partial;
 use tidemark_rollup::schema::Schema;
 use tidemark_rollup::sharding::{ShardCount, page_hash};
-use tidemark_rollup::split::{Rules, split};
+use tidemark_rollup::split::{Rules, split, split_encoded};
 use tidemark_rollup::time::EventTime;
 
 fn bytes(text: &str) -> Bytes {
@@ -116,6 +117,23 @@ fn a_batch_is_split_alike_whatever_the_schema_knows_of_its_values() {
     assert_eq!((by_node.rejected, by_node.blocks), (by_producer.rejected, by_producer.blocks));
 }
 
+#[test]
+fn bytes_that_are_no_event_are_rejected_between_events_that_count() {
+    let mut encoded = EncodedBatch::from(&batch(1, 1, vec![event("/a", 1), event("/b", 1), event("/c", 1)]));
+    // A site of more bytes than there are.
+    encoded.events[1] = Bytes::from_static(&[0x0A, 9, b'x']);
+    let (keep_params, shards) = (KeepParams::default(), ShardCount::new(1).unwrap());
+    let rules = Rules { schema: None, keep_params: &keep_params, times: TimeRules::default(), shards };
+    let split = split_encoded(&encoded, &rules, EventTime::from_unix_ms(NOW_MS)).unwrap();
+    let unreadable = v1::Rejection { index: 1, reason: v1::Reason::Unreadable.into() };
+    assert_eq!((split.blocks[0].event_count, split.rejected), (2, vec![unreadable]));
+    let counted = v1::Columns::decode(split.blocks[0].columns.clone()).unwrap().rejected;
+    assert_eq!(
+        counted.iter().map(|rejected| (&*rejected.site, rejected.events)).collect::<Vec<_>>(),
+        [("", 1)]
+    );
+}
+
 /// The pages whose hashes `docs/blocks.md` publishes: clients in other languages check theirs against them.
 const PAGES: [(&str, &str); 7] = [
     ("example.com", "/"),
@@ -189,6 +207,9 @@ proptest! {
         let second = split(&batch.clone(), &rules, EventTime::from_unix_ms(NOW_MS + later_ms)).unwrap();
         prop_assert_eq!(&first.blocks, &second.blocks);
         prop_assert_eq!(&first.rejected, &second.rejected);
+        let encoded = split_encoded(&EncodedBatch::from(&batch), &rules, EventTime::from_unix_ms(NOW_MS)).unwrap();
+        prop_assert_eq!(&first.blocks, &encoded.blocks);
+        prop_assert_eq!((&first.rejected, &first.ignored), (&encoded.rejected, &encoded.ignored));
     }
 
     #[test]
@@ -202,6 +223,42 @@ proptest! {
             read += decoded.to_events().len();
         }
         prop_assert_eq!(read + split.rejected.len(), sent);
+    }
+
+    #[test]
+    fn events_come_out_of_their_blocks_as_they_were_sent_whatever_came_before_them(
+        rows in prop::collection::vec((0..3_u8, 0..9_u8, 0..3_u8, any::<bool>(), 0..3_u8), 1..60),
+    ) {
+        let to_event = |(site, url, kind, turned, text): (u8, u8, u8, bool, u8)| {
+            let mut dimensions = vec![dimension("country", &format!("c{text}")), dimension("device", "tv")];
+            let mut values = vec![value("bytes", i64::from(text)), value("load_ms", 7)];
+            if turned {
+                dimensions.reverse();
+                values.reverse();
+            }
+            v1::Event {
+                site: bytes(&format!("{site}.example")),
+                kind: bytes(&format!("kind{kind}")),
+                dimensions,
+                values,
+                ..event(&format!("/{url}"), 5)
+            }
+        };
+        let sent: Vec<v1::Event> = rows.into_iter().map(to_event).collect();
+        let split = Cluster::new(1, 16, 10_000).split(&batch(1, 1, sent.clone()));
+        let mut decoded = DecodedBlock::default();
+        let mut read = Vec::new();
+        for block in &split.blocks {
+            prop_assert_eq!(decoded.read(block, ShardCount::new(16).unwrap()), Ok(()));
+            read.extend(decoded.to_events());
+        }
+        // Blocks have the order of their shards.
+        let [read, sent] = [read, sent].map(|events| {
+            let mut events = sorted(events);
+            events.sort_by_cached_key(|event| format!("{event:?}"));
+            events
+        });
+        prop_assert_eq!(read, sent);
     }
 
     #[test]

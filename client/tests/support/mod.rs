@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidemark_client::Parts;
+use tidemark_proto::encoded::EncodedBatch;
 use tidemark_proto::v1;
 use tidemark_proto::v1::RefusalReason;
 use tidemark_proto::v1::admin_server::{Admin, AdminServer};
@@ -235,7 +236,7 @@ impl Ingest for Node {
 
     async fn send_rows(
         &self,
-        _: Request<Streaming<v1::EventBatch>>,
+        _: Request<Streaming<EncodedBatch>>,
     ) -> Result<Response<Self::SendRowsStream>, Status> {
         Err(Status::unimplemented("rows"))
     }

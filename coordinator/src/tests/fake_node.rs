@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidemark_proto::MAX_MEMBER_MESSAGE_BYTES;
+use tidemark_proto::encoded::EncodedBatch;
 use tidemark_proto::v1;
 use tidemark_proto::v1::cluster_server::{Cluster, ClusterServer};
 use tidemark_proto::v1::ingest_server::{Ingest, IngestServer};
@@ -16,7 +17,7 @@ use tidemark_rollup::member::{Member, NodeId};
 use tidemark_rollup::query::Query;
 use tidemark_rollup::scan::{DimensionOfBucket, Folds, ScanContext, Scanned, scan, take_census};
 use tidemark_rollup::shard::{Shard, ShardRules};
-use tidemark_rollup::split::{Rules, split};
+use tidemark_rollup::split::{Rules, split_encoded};
 use tidemark_rollup::time::{BucketStart, EventTime};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
@@ -304,7 +305,7 @@ impl Ingest for State {
     /// Counts all shards itself, whoever owns them.
     async fn send_rows(
         &self,
-        request: Request<Streaming<v1::EventBatch>>,
+        request: Request<Streaming<EncodedBatch>>,
     ) -> Result<Response<Self::SendRowsStream>, Status> {
         let mood = self.enter(Call::Rows).await?;
         let mut batches = request.into_inner();
@@ -328,7 +329,7 @@ impl Ingest for State {
             times: self.rules.times,
             shards: self.rules.shards,
         };
-        let split = split(&batch, &rules, self.now).unwrap();
+        let split = split_encoded(&batch, &rules, self.now).unwrap();
         for applied in split.blocks.iter().map(|block| self.apply(block)) {
             ack.accepted += applied.counted + applied.duplicate;
             ack.duplicate += applied.duplicate;

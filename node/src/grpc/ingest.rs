@@ -16,12 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_access::Caller;
 use tidemark_proto::MAX_BATCH_BYTES;
+use tidemark_proto::encoded::EncodedBatch;
 use tidemark_proto::v1;
 use tidemark_proto::v1::{IgnoredWhy, Reason, RefusalReason};
 use tidemark_rollup::block::DecodedBlock;
 use tidemark_rollup::canonical;
+use tidemark_rollup::event_ref::site_of;
 use tidemark_rollup::site_events::SiteEvents;
-use tidemark_rollup::split::{BatchError, Rules, Split, split};
+use tidemark_rollup::split::{BatchError, Rules, Split, split_encoded};
 use tidemark_telemetry::trace::Here;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -36,7 +38,7 @@ const BATCHES_PER_STREAM: usize = 64;
 const BLOCKS_PER_STREAM: usize = 512;
 
 impl Inner {
-    async fn rows(&self, mut batch: v1::EventBatch, caller: &Caller) -> v1::BatchAck {
+    async fn rows(&self, mut batch: EncodedBatch, caller: &Caller) -> v1::BatchAck {
         let ack =
             v1::BatchAck { producer: batch.producer.clone(), seq: batch.seq, ..v1::BatchAck::default() };
         let refuse_with = |refusal: v1::Refusal| {
@@ -73,7 +75,7 @@ impl Inner {
             times: self.rules.times,
             shards: self.rules.shards,
         };
-        let Split { blocks, mut rejected, ignored } = match split(&batch, &rules, self.clock.now()) {
+        let Split { blocks, mut rejected, ignored } = match split_encoded(&batch, &rules, self.clock.now()) {
             Ok(split) => split,
             Err(error) => return refuse(refusal_reason(&error), error.to_string()),
         };
@@ -184,14 +186,15 @@ struct Allowed {
 
 impl Allowed {
     /// Takes the others out of the batch.
-    fn of(batch: &mut v1::EventBatch, caller: &Caller) -> Self {
+    fn of(batch: &mut EncodedBatch, caller: &Caller) -> Self {
         let (mut left, mut refused) = (Vec::new(), Vec::new());
-        if batch.events.iter().all(|event| caller.may_send(&event.site)) {
+        if caller.only_sites().is_none() {
             return Self { left, refused };
         }
         let mut index = 0;
         batch.events.retain(|event| {
-            let may = caller.may_send(&event.site);
+            // One that cannot be read is of no site; it is rejected later.
+            let may = site_of(event).is_none_or(|site| caller.may_send(site));
             match may {
                 true => left.push(index),
                 false => refused.push(v1::Rejection { index, reason: Reason::SiteNotAllowed.into() }),
@@ -216,11 +219,12 @@ impl Allowed {
 }
 
 /// How many events of each site there are; those of sites that cannot be are rejected later.
-fn events_by_site(batch: &v1::EventBatch) -> BTreeMap<Cow<'_, str>, u32> {
+fn events_by_site(batch: &EncodedBatch) -> BTreeMap<Cow<'_, str>, u32> {
+    let sites: Vec<&[u8]> = batch.events.iter().filter_map(|event| site_of(event)).collect();
     let mut by_site = BTreeMap::new();
     // Mostly one site after the other.
-    for events in batch.events.chunk_by(|a, b| a.site == b.site) {
-        let site = std::str::from_utf8(&events[0].site).ok().and_then(|site| canonical::site(site).ok());
+    for events in sites.chunk_by(|a, b| a == b) {
+        let site = std::str::from_utf8(events[0]).ok().and_then(|site| canonical::site(site).ok());
         if let Some(site) = site {
             *by_site.entry(site).or_default() += events.len() as u32;
         }
@@ -251,7 +255,7 @@ impl v1::ingest_server::Ingest for Services {
 
     async fn send_rows(
         &self,
-        request: Request<Streaming<v1::EventBatch>>,
+        request: Request<Streaming<EncodedBatch>>,
     ) -> Result<Response<AckStream<v1::BatchAck>>, Status> {
         let inner = Arc::clone(&self.0);
         let caller = Caller::of(request.extensions());

@@ -8,6 +8,7 @@ mod world;
 use crate::remembered::Remembered;
 use bytes::Bytes;
 use std::time::Duration;
+use tidemark_proto::encoded::EncodedBatch;
 use tidemark_proto::v1;
 use tidemark_proto::v1::{Reason, RefusalReason};
 use tidemark_rollup::sharding::ShardCount;
@@ -102,6 +103,21 @@ async fn each_bad_event_has_its_reason_and_leaves_its_neighbours_counted() {
         let line = format!("tidemark_events_rejected_total{{node=\"b\",reason=\"{}\"}}", reason.name());
         assert_eq!(cluster.metric(&line), Some(1), "{line}");
     }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_event_are_rejected_and_neither_their_batch_nor_the_stream() {
+    let cluster = Cluster::of(&["a"], |_| {}).await;
+    let mut broken = EncodedBatch::from(&batch(1, pages(3)));
+    // A site of more bytes than there are.
+    broken.events.insert(1, Bytes::from_static(&[0x0A, 9, b'x']));
+    let acks = cluster.encoded_rows(0, vec![broken, EncodedBatch::from(&batch(2, pages(1)))]).await;
+    let unreadable = v1::Rejection { index: 1, reason: Reason::Unreadable.into() };
+    assert_eq!((acks[0].accepted, &acks[0].rejected), (3, &vec![unreadable]));
+    assert_eq!(acks[1].accepted, 1);
+    assert_eq!(cluster.views().await, 4);
+    let line = "tidemark_events_rejected_total{node=\"a\",reason=\"unreadable\"}";
+    assert_eq!(cluster.metric(line), Some(1));
 }
 
 #[tokio::test]

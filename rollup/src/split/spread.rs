@@ -7,7 +7,6 @@ use super::{BatchReader, RawPage, ReadPage};
 use crate::lanes::{LANES, LaneRules, can_be_spread, lane_of};
 use crate::sharding::page_hash;
 use crate::time::{BucketStart, EventTime};
-use bytes::Bytes;
 use std::collections::BTreeMap;
 
 impl BatchReader<'_> {
@@ -50,7 +49,7 @@ impl BatchReader<'_> {
             let shard = self.rules.shards.shard_of(page_hash(&site, &name));
             let read = Ok(ReadPage { url: self.texts.intern(&name), shard, ..read });
             // No event names a lane, so nobody looks for it.
-            self.pages.push(RawPage { hash: 0, site: Bytes::new(), url: Bytes::new(), read });
+            self.pages.push(RawPage { hash: 0, site: &[], url: &[], read });
         }
         Some(first)
     }

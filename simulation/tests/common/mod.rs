@@ -7,6 +7,7 @@ use futures::{StreamExt as _, stream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tidemark_proto::encoded::EncodedBatch;
 use tidemark_proto::v1::admin_client::AdminClient;
 use tidemark_proto::v1::admin_server::{Admin, AdminServer};
 use tidemark_proto::v1::ingest_client::IngestClient;
@@ -53,7 +54,7 @@ impl Ingest for Toy {
     /// Echoes sequence numbers.
     async fn send_rows(
         &self,
-        request: Request<Streaming<EventBatch>>,
+        request: Request<Streaming<EncodedBatch>>,
     ) -> Result<Response<Self::SendRowsStream>, Status> {
         self.counts.begun.fetch_add(1, Ordering::Relaxed);
         let (over, broken) = (Over(Arc::clone(&self.counts.over)), Arc::clone(&self.counts.broken));

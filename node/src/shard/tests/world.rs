@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidemark_history::store::Location;
 use tidemark_membership::Membership;
+use tidemark_proto::codec::FastCodec;
+use tidemark_proto::encoded::EncodedBatch;
 use tidemark_proto::v1;
 use tidemark_proto::v1::cluster_client::ClusterClient;
 use tidemark_proto::v1::ingest_client::IngestClient;
@@ -21,6 +23,8 @@ use tidemark_shell::port::Port;
 use tidemark_telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Channel;
 
 pub(super) const NOW_MS: i64 = 1_700_000_000_000;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,6 +99,18 @@ impl Cluster {
     pub(super) async fn rows(&self, node: usize, batches: Vec<v1::EventBatch>) -> Vec<v1::BatchAck> {
         let mut client = IngestClient::connect(self.url(node)).await.unwrap();
         let acks = client.send_rows(futures::stream::iter(batches)).await.unwrap().into_inner();
+        futures::TryStreamExt::try_collect(acks).await.unwrap()
+    }
+
+    /// The same of batches whose events need not be any.
+    pub(super) async fn encoded_rows(&self, node: usize, batches: Vec<EncodedBatch>) -> Vec<v1::BatchAck> {
+        let channel = Channel::from_shared(self.url(node)).unwrap().connect().await.unwrap();
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/tidemark.v1.Ingest/SendRows");
+        let codec = FastCodec::<EncodedBatch, v1::BatchAck>::default();
+        let request = tonic::Request::new(futures::stream::iter(batches));
+        let acks = grpc.streaming(request, path, codec).await.unwrap().into_inner();
         futures::TryStreamExt::try_collect(acks).await.unwrap()
     }
 
