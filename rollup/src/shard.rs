@@ -224,9 +224,17 @@ impl Shard {
 
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
-        let buckets: usize =
-            self.buckets.values().map(|bucket| bucket.heap_bytes() + size_of::<Bucket>()).sum();
-        buckets + self.coverage.heap_bytes() + self.deltas.as_ref().map_or(0, Deltas::heap_bytes)
+        self.heap_bytes_by_bucket().map(|(_, bytes)| bytes).sum::<usize>() + self.heap_bytes_beside()
+    }
+
+    /// The same for each bucket, with what it takes in the shard.
+    pub fn heap_bytes_by_bucket(&self) -> impl Iterator<Item = (BucketStart, usize)> {
+        self.buckets.iter().map(|(&start, bucket)| (start, bucket.heap_bytes() + size_of::<Bucket>()))
+    }
+
+    /// The same for what is known beside the buckets.
+    pub fn heap_bytes_beside(&self) -> usize {
+        self.coverage.heap_bytes() + self.deltas.as_ref().map_or(0, Deltas::heap_bytes)
     }
 
     /// How many rows the buckets have.

@@ -272,11 +272,13 @@ impl State {
                 bucket.site_sizes().map(|(site, urls, rows)| (site.to_owned(), SiteUsage { urls, rows }));
             sizes.map(|(site, usage)| (bucket.start(), site, usage))
         });
-        let sizes = self.shard.buckets().map(|bucket| (bucket.start(), bucket.heap_bytes() as u64));
+        let sizes = self.shard.heap_bytes_by_bucket().map(|(start, bytes)| (start, bytes as u64));
+        let buckets: Vec<_> = sizes.collect();
+        let in_buckets: u64 = buckets.iter().map(|(_, bytes)| bytes).sum();
         Usage {
-            rollup_bytes: self.shard.heap_bytes() as u64,
+            rollup_bytes: in_buckets + self.shard.heap_bytes_beside() as u64,
             rows: self.shard.row_count() as u64,
-            buckets: sizes.collect(),
+            buckets,
             by_site: by_site.collect(),
         }
     }
