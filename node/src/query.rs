@@ -4,7 +4,8 @@
 //! Does not own: the meaning of a query (`tidemark_rollup`), other nodes (`tidemark-coordinator`), reading history
 //! (`tidemark-history`).
 //!
-//! Open buckets are being written to, so their actor scans them; closed ones are shared and scanned on other threads.
+//! Open buckets are being written to, so their actor scans them; what a query reads of closed ones is
+//! shared and scanned on other threads.
 //! Where memory has all that is asked for and only the first rows are wanted, that takes two passes (`two_passes`).
 
 mod beside_history;

@@ -18,6 +18,7 @@ use crate::schema::Schema;
 use crate::table::{SiteFacts, SiteTable, TupleSet};
 use crate::time::BucketStart;
 pub(crate) use count::Scratch;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_proto::v1::Reason;
 
@@ -28,11 +29,12 @@ pub struct Bucket {
     pub(crate) schema: Arc<Schema>,
     pub(crate) coverage: Coverage,
     pub(crate) origin: Origin,
-    /// One per dimension of the schema; id 0 is "not set", id 1 is `(other)`.
-    pub(crate) dictionaries: Vec<Dictionary>,
-    pub(crate) tuples: TupleSet,
-    pub(crate) site_names: Dictionary,
-    /// By id of the site. Shared, so that a late event has only its site's rows copied while a query reads the bucket.
+    /// One per dimension of the schema; id 0 is "not set", id 1 is `(other)`. Each is shared, as is what follows, so that a late
+    /// event has only that copied which it changes, of what a query reads at the time.
+    pub(crate) dictionaries: Vec<Arc<Dictionary>>,
+    pub(crate) tuples: Arc<TupleSet>,
+    pub(crate) site_names: Arc<Dictionary>,
+    /// By id of the site.
     pub(crate) sites: Vec<Arc<SiteTable>>,
     /// Whether some site's log of who was active has something.
     pub(crate) has_slices: bool,
@@ -65,9 +67,9 @@ impl Bucket {
             schema,
             coverage: Coverage::default(),
             origin: Origin::Memory,
-            dictionaries: vec![dictionary; width],
-            tuples: TupleSet::new(width),
-            site_names: Dictionary::default(),
+            dictionaries: (0..width).map(|_| Arc::new(dictionary.clone())).collect(),
+            tuples: Arc::new(TupleSet::new(width)),
+            site_names: Arc::default(),
             sites: Vec::new(),
             has_slices: false,
         }
@@ -124,11 +126,11 @@ impl Bucket {
 
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
-        let dictionaries: usize = self.dictionaries.iter().map(Dictionary::heap_bytes).sum();
+        let dictionaries: usize = self.dictionaries.iter().map(|dictionary| dictionary.heap_bytes()).sum();
         let sites: usize = self.sites.iter().map(|site| SHARED_BYTES + site.heap_bytes()).sum();
         self.coverage.heap_bytes()
             + dictionaries
-            + self.dictionaries.capacity() * size_of::<Dictionary>()
+            + self.dictionaries.capacity() * (size_of::<Arc<Dictionary>>() + size_of::<Dictionary>())
             + self.tuples.heap_bytes()
             + self.site_names.heap_bytes()
             + sites
@@ -157,11 +159,11 @@ impl Bucket {
     }
 
     fn site_hashed(&mut self, name: &str, hash: u64) -> u32 {
-        let id = self.site_names.intern_hashed(name, hash);
-        if id as usize == self.sites.len() {
-            self.sites.push(Arc::new(SiteTable::new(&self.schema)));
+        if let Some(known) = self.site_names.find_hashed(name, hash) {
+            return known;
         }
-        id
+        self.sites.push(Arc::new(SiteTable::new(&self.schema)));
+        Arc::make_mut(&mut self.site_names).intern_hashed(name, hash)
     }
 
     /// A site's rows, to be changed: copied first where a query reads them right now.
@@ -169,10 +171,83 @@ impl Bucket {
         Arc::make_mut(&mut self.sites[site as usize])
     }
 
+    /// What a query of one site reads of this bucket, or of all sites; with these dimensions, and without coverage. Shared, and apart
+    /// from the rest: events that are counted while it is read have nothing copied that it does not read.
+    pub(crate) fn shown(&self, site: Option<&str>, dimensions: &BTreeSet<&str>) -> Self {
+        let (width, nothing) = (self.schema.dimensions().len(), Arc::default());
+        let mut shown = Self {
+            start: self.start,
+            schema: Arc::clone(&self.schema),
+            coverage: Coverage::default(),
+            origin: self.origin,
+            dictionaries: (0..width).map(|_| Arc::clone(&nothing)).collect(),
+            tuples: Arc::new(TupleSet::new(width)),
+            site_names: Arc::default(),
+            sites: Vec::new(),
+            has_slices: self.has_slices,
+        };
+        for dimension in dimensions.iter().filter_map(|name| self.schema.dimension_index(name)) {
+            shown.dictionaries[dimension] = Arc::clone(&self.dictionaries[dimension]);
+            shown.tuples = Arc::clone(&self.tuples);
+        }
+        match site {
+            None => (shown.site_names, shown.sites) = (Arc::clone(&self.site_names), self.sites.clone()),
+            Some(name) => {
+                if let Some(id) = self.site_names.find(name) {
+                    Arc::make_mut(&mut shown.site_names).intern(name);
+                    shown.sites.push(Arc::clone(&self.sites[id as usize]));
+                }
+            }
+        }
+        shown
+    }
+
     /// Drops who was active when: the window has passed the bucket.
     pub(crate) fn forget_slices(&mut self) {
         let with_log = self.sites.iter_mut().filter(|site| !site.active.is_empty());
         with_log.for_each(|site| Arc::make_mut(site).active.clear());
         self.has_slices = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::EventTime;
+
+    /// Where a bucket's table of a site is.
+    fn place(bucket: &Bucket, site: u32) -> *const SiteTable {
+        Arc::as_ptr(&bucket.sites[site as usize])
+    }
+
+    #[test]
+    fn counting_while_a_site_is_read_copies_that_sites_table_and_no_other() {
+        let mut bucket = Bucket::new(BucketStart::containing(EventTime::EPOCH), Arc::default());
+        let [read, other] = ["a.example", "b.example"].map(|name| bucket.site(name));
+        let (read_before, other_before) = (place(&bucket, read), place(&bucket, other));
+        let shown = bucket.shown(Some("a.example"), &BTreeSet::new());
+        assert_eq!(shown.sites().collect::<Vec<_>>(), ["a.example"]);
+        bucket.table(other).urls.intern("/new");
+        bucket.table(read).urls.intern("/new");
+        assert_eq!((place(&bucket, other), place(&shown, 0)), (other_before, read_before));
+        assert!(shown.sites[0].urls.is_empty(), "who reads sees the moment at which it began");
+        assert_eq!(bucket.sites[read as usize].urls.len(), 1);
+    }
+
+    #[test]
+    fn only_the_dimensions_that_a_query_has_are_shared_with_it() {
+        let bucket = Bucket::new(BucketStart::containing(EventTime::EPOCH), Arc::default());
+        let held = |bucket: &Bucket| {
+            let dictionaries = bucket.dictionaries.iter().map(Arc::strong_count).collect::<Vec<_>>();
+            (dictionaries, Arc::strong_count(&bucket.tuples))
+        };
+        let device = bucket.schema.dimension_index("device").expect("a dimension");
+        let mut expected = (vec![1; bucket.dictionaries.len()], 1);
+        let by_none = bucket.shown(None, &BTreeSet::new());
+        assert_eq!(held(&bucket), expected);
+        let by_device = bucket.shown(None, &BTreeSet::from(["device", "no dimension"]));
+        (expected.0[device], expected.1) = (2, 2);
+        assert_eq!(held(&bucket), expected);
+        drop((by_none, by_device));
     }
 }

@@ -389,7 +389,7 @@ impl<'a> Loader<'a> {
         self.values.iter_mut().for_each(Stamped::forget);
         for (dimension, column) in source.dimensions.iter().enumerate() {
             if rows.iter().any(|&row| column[row as usize] != 0) {
-                bucket.tuples.slot_or_insert(dimension);
+                Arc::make_mut(&mut bucket.tuples).slot_or_insert(dimension);
             }
         }
         let mut ids = vec![UNSET_ID; bucket.tuples.width()];
@@ -399,23 +399,25 @@ impl<'a> Loader<'a> {
             let site = self.sites.get_or(name, || bucket.site(&source.sites[name as usize])) as usize;
             self.urls.forget();
             let (mut known, mut targets) = (Vec::new(), Vec::with_capacity(of_site.len()));
+            let Bucket { tuples, dictionaries, sites, .. } = &mut bucket;
+            let (tuples, table) = (Arc::make_mut(tuples), Arc::make_mut(&mut sites[site]));
             for &row in of_site {
                 let row = row as usize;
                 admitted.clear();
                 for (dimension, column) in source.dimensions.iter().enumerate() {
-                    let Some(slot) = bucket.tuples.slot(dimension) else { continue };
+                    let Some(slot) = tuples.slot(dimension) else { continue };
                     let value = column[row];
-                    let dictionary = &mut bucket.dictionaries[dimension];
-                    ids[slot] = self.values[dimension]
-                        .get_or(value, || dictionary.intern(&source.values[dimension][value as usize]));
+                    let dictionary = &mut dictionaries[dimension];
+                    ids[slot] = self.values[dimension].get_or(value, || {
+                        Arc::make_mut(dictionary).intern(&source.values[dimension][value as usize])
+                    });
                 }
-                let tuple = bucket.tuples.intern(&ids);
-                let table = Arc::make_mut(&mut bucket.sites[site]);
+                let tuple = tuples.intern(&ids);
                 if known.len() <= tuple as usize {
-                    known.resize(bucket.tuples.len(), false);
+                    known.resize(tuples.len(), false);
                 }
                 if !std::mem::replace(&mut known[tuple as usize], true) {
-                    table.note_values(&ids, &bucket.tuples, &bucket.dictionaries);
+                    table.note_values(&ids, tuples, dictionaries);
                 }
                 let position = source.url[row];
                 let url = self.urls.get_or(position, || {
@@ -424,10 +426,9 @@ impl<'a> Loader<'a> {
                 });
                 targets.push(table.row(url, tuple));
             }
-            let table = Arc::make_mut(&mut bucket.sites[site]);
             table.merge_measures(&source.measures, of_site, &targets);
             if let Some(limit) = limit {
-                table.close_values(limit, &bucket.dictionaries);
+                table.close_values(limit, dictionaries);
             }
         }
         bucket

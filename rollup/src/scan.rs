@@ -297,6 +297,15 @@ pub fn ranges_of(query: &Query) -> impl Iterator<Item = (EventTime, EventTime)> 
     [(query.from, query.to)].into_iter().chain(query.versus_range())
 }
 
+/// What a query reads of a bucket, shared: who counts meanwhile copies no more of the bucket than what is read and changes.
+pub fn shown(bucket: &Bucket, query: &Query) -> Bucket {
+    let site = match &query.site {
+        SiteSelection::One(site) => Some(site.as_str()),
+        SiteSelection::All => None,
+    };
+    bucket.shown(site, &query.dimensions())
+}
+
 /// Whether a query needs this bucket, where it is in memory: for its ranges, or for who is active.
 pub fn needs(query: &Query, start: BucketStart) -> bool {
     ranges_of(query).any(|(from, to)| (from..to).contains(&start.time()))

@@ -14,6 +14,7 @@ use crate::measure::{MeasureColumn, extend, touch};
 use crate::schema::Schema;
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::sync::Arc;
 use tidemark_proto::v1::Reason;
 
 /// Distinct dimension tuples: per tuple one id for each dimension of the schema.
@@ -248,7 +249,7 @@ impl SiteTable {
         tuple: &mut [u32],
         tuples: &TupleSet,
         limit: u32,
-        dictionaries: &[Dictionary],
+        dictionaries: &[Arc<Dictionary>],
     ) {
         for ((values, dictionary), slot) in self.values.iter_mut().zip(dictionaries).zip(&tuples.slots) {
             let Some(slot) = *slot else { continue };
@@ -259,7 +260,7 @@ impl SiteTable {
     }
 
     /// Notes the values of a tuple whose rows come from a segment, whatever the limit.
-    pub(crate) fn note_values(&mut self, tuple: &[u32], tuples: &TupleSet, dictionaries: &[Dictionary]) {
+    pub(crate) fn note_values(&mut self, tuple: &[u32], tuples: &TupleSet, dictionaries: &[Arc<Dictionary>]) {
         for ((values, dictionary), slot) in self.values.iter_mut().zip(dictionaries).zip(&tuples.slots) {
             if let Some(slot) = *slot {
                 values.admit(tuple[slot], u32::MAX, |id| dictionary.hash_of(id));
@@ -269,7 +270,7 @@ impl SiteTable {
     }
 
     /// Finds which of the noted values are beyond the limit.
-    pub(crate) fn close_values(&mut self, limit: u32, dictionaries: &[Dictionary]) {
+    pub(crate) fn close_values(&mut self, limit: u32, dictionaries: &[Arc<Dictionary>]) {
         for (values, dictionary) in self.values.iter_mut().zip(dictionaries) {
             values.close(limit, |id| dictionary.hash_of(id));
         }

@@ -159,7 +159,7 @@ impl Bucket {
         }
         let name_of = |page: u32| block.pages[page as usize].site;
         let names = distinct.iter().map(|&page| block.text_hashes[name_of(page) as usize]);
-        warm(names.map(|hash| (&self.site_names, hash)), candidates);
+        warm(names.map(|hash| (&*self.site_names, hash)), candidates);
         id_of_text.clear();
         id_of_text.resize(block.text_count(), NOT_YET);
         let mut touched = 0;
@@ -178,14 +178,16 @@ impl Bucket {
     fn resolve_tuples(&mut self, block: &DecodedBlock, events: &[u32], limit: u32, scratch: &mut Scratch) {
         let named = |dimension: &NamedIds| self.schema.dimension_index(&dimension.name);
         for index in block.dimensions.iter().filter_map(named) {
-            self.tuples.slot_or_insert(index);
+            if self.tuples.slot(index).is_none() {
+                Arc::make_mut(&mut self.tuples).slot_or_insert(index);
+            }
         }
         let width = self.tuples.width();
         scratch.tuples.clear();
         scratch.tuples.resize(events.len() * width, UNSET_ID);
         for dimension in &block.dimensions {
             let Some(index) = self.schema.dimension_index(&dimension.name) else { continue };
-            let slot = self.tuples.slot_or_insert(index);
+            let Some(slot) = self.tuples.slot(index) else { continue };
             let dictionary = &mut self.dictionaries[index];
             scratch.id_of_text.clear();
             scratch.id_of_text.resize(block.text_count(), NOT_YET);
@@ -206,7 +208,7 @@ impl Bucket {
                     id = match known {
                         Some(id) => id,
                         None if text_value.len() > MAX_DIMENSION_BYTES => UNSET_ID,
-                        None => dictionary.intern_hashed(text_value, hash),
+                        None => Arc::make_mut(dictionary).intern_hashed(text_value, hash),
                     };
                     scratch.id_of_text[text as usize] = id;
                 }
@@ -245,12 +247,13 @@ impl Bucket {
 
     /// Finds the tuples of the events, in which values beyond the limit of their site are replaced.
     fn intern_tuples(&mut self, limit: u32, scratch: &mut Scratch) {
-        let width = self.tuples.width();
+        let known = Arc::make_mut(&mut self.tuples);
+        let width = known.width();
         let Scratch { tuples, position, keys, hashes, candidates, .. } = scratch;
         for (keys, positions) in keys.chunks_mut(STEP).zip(position.chunks(STEP)) {
             let from = |position: u32| position as usize * width..(position as usize + 1) * width;
             let touched = keys.iter().zip(positions).fold(0, |touched, (key, &position)| {
-                touched ^ self.sites[key.site as usize].touch_values(&tuples[from(position)], &self.tuples)
+                touched ^ self.sites[key.site as usize].touch_values(&tuples[from(position)], known)
             });
             black_box(touched);
             hashes.clear();
@@ -259,13 +262,13 @@ impl Bucket {
                 let site = Arc::make_mut(&mut self.sites[keys[0].site as usize]);
                 for &position in positions_of.by_ref().take(keys.len()) {
                     let ids = &mut tuples[from(position)];
-                    site.admit(ids, &self.tuples, limit, &self.dictionaries);
+                    site.admit(ids, known, limit, &self.dictionaries);
                     hashes.push(hash_tuple(ids));
                 }
             }
-            self.tuples.warm(hashes, candidates);
+            known.warm(hashes, candidates);
             for ((key, &position), &hash) in keys.iter_mut().zip(positions).zip(&*hashes) {
-                key.tuple = self.tuples.intern_hashed(&tuples[from(position)], hash);
+                key.tuple = known.intern_hashed(&tuples[from(position)], hash);
             }
         }
     }

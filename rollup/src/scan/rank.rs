@@ -272,7 +272,7 @@ mod tests {
         let start = BucketStart::containing(now().minus(std::time::Duration::from_secs(1_200)));
         let mut bucket = Bucket::new(start, Arc::new(Schema::default()));
         let measure = bucket.schema.measure_index("views").unwrap();
-        let tuple = bucket.tuples.intern(&[]);
+        let tuple = Arc::make_mut(&mut bucket.tuples).intern(&[]);
         let site = bucket.site("s");
         let table = bucket.table(site);
         for &(url, hash, views) in urls {

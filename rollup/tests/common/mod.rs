@@ -18,7 +18,7 @@ use tidemark_rollup::lanes::LaneRules;
 use tidemark_rollup::partial::Partial;
 use tidemark_rollup::query::{Field, Query, SiteSelection};
 use tidemark_rollup::scan::{
-    DistinctCounts, Folds, ScanContext, Scanned, scan, scan_order, scan_order_uncut, scan_winners,
+    DistinctCounts, Folds, ScanContext, Scanned, scan, scan_order, scan_order_uncut, scan_winners, shown,
     take_census, winners,
 };
 use tidemark_rollup::schema::Schema;
@@ -125,7 +125,12 @@ impl Cluster {
         }
         for node in nodes {
             let mine = self.shards.iter().skip(node).step_by(self.nodes);
-            let buckets: Vec<Vec<_>> = mine.map(|shard| shard.buckets().cloned().collect()).collect();
+            // What nodes scan: open buckets as they are, and what is shown of closed ones.
+            let seen = |bucket: &Arc<Bucket>| match bucket.start().as_unix_seconds() / 300 % 2 {
+                0 => Arc::clone(bucket),
+                _ => Arc::new(shown(bucket, query)),
+            };
+            let buckets: Vec<Vec<_>> = mine.map(|shard| shard.buckets().map(seen).collect()).collect();
             let shards = buckets.iter().map(Vec::as_slice);
             let Scanned { mut partial, distinct: of_node } =
                 match reversed && query.groups_stay_in_one_shard() {

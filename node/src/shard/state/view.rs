@@ -18,7 +18,7 @@ use tidemark_rollup::deltas::Mark;
 use tidemark_rollup::event::{GRACE, MAX_AHEAD};
 use tidemark_rollup::scan::{
     DistinctCounts, Scanned, is_near_limit, needs, ranges_of, scan_active, scan_all, scan_lasting,
-    scan_order_uncut, scan_winners,
+    scan_order_uncut, scan_winners, shown,
 };
 use tidemark_rollup::shard::Relation;
 use tidemark_rollup::time::{BucketStart, EventTime};
@@ -109,7 +109,7 @@ impl State {
                 return self.live_view(view, question, known, *anew, &in_memory);
             }
         };
-        let open = self.add_closed(&mut view, &in_memory, *now);
+        let open = self.add_closed(&mut view, &in_memory, *now, |bucket| Arc::new(shown(bucket, query)));
         let gap = self.active_gap(question);
         view.open = (!open.is_empty() || gap.is_some()).then(|| scan(&open));
         if let (Some(gap), Some(scanned)) = (gap, &mut view.open) {
@@ -131,7 +131,8 @@ impl State {
         let (query, context) = (&question.query, &question.context);
         let epoch = || self.parts.epochs.fetch_add(1, Ordering::Relaxed);
         let (mark, since) = self.shard.follow(known, question.now, epoch);
-        let open = self.add_closed(&mut view, in_memory, question.now);
+        // As they are: that a bucket is still the same is how it is known that nothing was counted in it.
+        let open = self.add_closed(&mut view, in_memory, question.now, Arc::clone);
         let since = since.filter(|_| !anew && !is_near_limit(&open, query, context));
         let starts = open.iter().map(|bucket| bucket.start()).collect();
         view.open = (since.is_none() && !open.is_empty()).then(|| scan_lasting(&open, query, context));
@@ -145,13 +146,19 @@ impl State {
         view
     }
 
-    /// Adds the closed ones of these buckets to the view; returns those that are open: until they have ended and waited for
-    /// stragglers.
-    fn add_closed(&self, view: &mut ShardView, in_memory: &[BucketStart], now: EventTime) -> Vec<&Bucket> {
+    /// Adds what is to be taken of the closed ones of these buckets to the view; returns those that are open: until they have ended
+    /// and waited for stragglers.
+    fn add_closed(
+        &self,
+        view: &mut ShardView,
+        in_memory: &[BucketStart],
+        now: EventTime,
+        take: impl Fn(&Arc<Bucket>) -> Arc<Bucket>,
+    ) -> Vec<&Bucket> {
         let closed_before = now.minus(GRACE);
         let (closed, open): (Vec<_>, Vec<_>) =
             self.buckets_of(in_memory).partition(|bucket| bucket.start().end() <= closed_before);
-        view.closed = closed.into_iter().cloned().collect();
+        view.closed = closed.into_iter().map(take).collect();
         view.first_open = open.iter().map(|bucket| bucket.start()).min();
         open.into_iter().map(Arc::as_ref).collect()
     }
