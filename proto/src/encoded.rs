@@ -14,13 +14,13 @@ use prost::Message;
 /// are one rejected event, not a broken stream.
 #[derive(Clone, PartialEq, Message)]
 pub struct EncodedBatch {
-    /// As there.
+    /// 16 bytes, as there.
     #[prost(bytes = "bytes", tag = "1")]
     pub producer: Bytes,
-    /// As there.
+    /// The batch's number, as there.
     #[prost(uint64, tag = "2")]
     pub seq: u64,
-    /// As there: milliseconds since the Unix epoch, or 0.
+    /// When it was put together, as there: milliseconds since the Unix epoch, or 0.
     #[prost(int64, tag = "3")]
     pub sealed_at_ms: i64,
     /// The encoded events.

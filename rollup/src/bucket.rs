@@ -30,7 +30,7 @@ pub struct Bucket {
     pub(crate) coverage: Coverage,
     pub(crate) origin: Origin,
     /// One per dimension of the schema; id 0 is "not set", id 1 is `(other)`. Each is shared, as is what follows, so that a late
-    /// event has only that copied which it changes, of what a query reads at the time.
+    /// event has only those copied that it adds to, of what a query reads at the time.
     pub(crate) dictionaries: Vec<Arc<Dictionary>>,
     pub(crate) tuples: Arc<TupleSet>,
     pub(crate) site_names: Arc<Dictionary>,
@@ -171,9 +171,9 @@ impl Bucket {
         Arc::make_mut(&mut self.sites[site as usize])
     }
 
-    /// What a query of one site reads of this bucket, or of all sites; with these dimensions, and without coverage. Shared, and apart
-    /// from the rest: events that are counted while it is read have nothing copied that it does not read.
-    pub(crate) fn shown(&self, site: Option<&str>, dimensions: &BTreeSet<&str>) -> Self {
+    /// What a query of one site reads of this bucket, with these dimensions, and without coverage. Shared, and apart from the rest:
+    /// events that are counted while it is read have nothing copied that it does not read.
+    pub(crate) fn shown(&self, site: &str, dimensions: &BTreeSet<&str>) -> Self {
         let (width, nothing) = (self.schema.dimensions().len(), Arc::default());
         let mut shown = Self {
             start: self.start,
@@ -188,25 +188,28 @@ impl Bucket {
         };
         for dimension in dimensions.iter().filter_map(|name| self.schema.dimension_index(name)) {
             shown.dictionaries[dimension] = Arc::clone(&self.dictionaries[dimension]);
+        }
+        // Also where the bucket is from before a dimension was: its rows have none of it.
+        if !dimensions.is_empty() {
             shown.tuples = Arc::clone(&self.tuples);
         }
-        match site {
-            None => (shown.site_names, shown.sites) = (Arc::clone(&self.site_names), self.sites.clone()),
-            Some(name) => {
-                if let Some(id) = self.site_names.find(name) {
-                    Arc::make_mut(&mut shown.site_names).intern(name);
-                    shown.sites.push(Arc::clone(&self.sites[id as usize]));
-                }
-            }
+        if let Some(id) = self.site_names.find(site) {
+            Arc::make_mut(&mut shown.site_names).intern(site);
+            shown.sites.push(Arc::clone(&self.sites[id as usize]));
         }
         shown
     }
 
-    /// Drops who was active when: the window has passed the bucket.
+    /// Drops who was active when: the window has passed the bucket. A site that a query is reading right now is left for the next
+    /// time, and not copied.
     pub(crate) fn forget_slices(&mut self) {
-        let with_log = self.sites.iter_mut().filter(|site| !site.active.is_empty());
-        with_log.for_each(|site| Arc::make_mut(site).active.clear());
         self.has_slices = false;
+        for site in self.sites.iter_mut().filter(|site| !site.active.is_empty()) {
+            match Arc::get_mut(site) {
+                Some(table) => table.active.clear(),
+                None => self.has_slices = true,
+            }
+        }
     }
 }
 
@@ -225,13 +228,31 @@ mod tests {
         let mut bucket = Bucket::new(BucketStart::containing(EventTime::EPOCH), Arc::default());
         let [read, other] = ["a.example", "b.example"].map(|name| bucket.site(name));
         let (read_before, other_before) = (place(&bucket, read), place(&bucket, other));
-        let shown = bucket.shown(Some("a.example"), &BTreeSet::new());
+        let shown = bucket.shown("a.example", &BTreeSet::new());
         assert_eq!(shown.sites().collect::<Vec<_>>(), ["a.example"]);
         bucket.table(other).urls.intern("/new");
         bucket.table(read).urls.intern("/new");
         assert_eq!((place(&bucket, other), place(&shown, 0)), (other_before, read_before));
         assert!(shown.sites[0].urls.is_empty(), "who reads sees the moment at which it began");
         assert_eq!(bucket.sites[read as usize].urls.len(), 1);
+    }
+
+    #[test]
+    fn who_was_active_is_forgotten_of_a_site_that_is_read_when_it_is_no_longer_read() {
+        let mut bucket = Bucket::new(BucketStart::containing(EventTime::EPOCH), Arc::default());
+        for site in ["a.example", "b.example"].map(|name| bucket.site(name)) {
+            bucket.table(site).active.push(0, 0, 1);
+        }
+        bucket.has_slices = true;
+        let (read_before, shown) = (place(&bucket, 0), bucket.shown("a.example", &BTreeSet::new()));
+        bucket.forget_slices();
+        assert_eq!(place(&bucket, 0), read_before, "what is read is not copied");
+        let left =
+            |bucket: &Bucket| bucket.sites.iter().map(|site| !site.active.is_empty()).collect::<Vec<_>>();
+        assert_eq!((left(&bucket), bucket.has_slices), (vec![true, false], true));
+        drop(shown);
+        bucket.forget_slices();
+        assert_eq!((left(&bucket), bucket.has_slices), (vec![false, false], false));
     }
 
     #[test]
@@ -243,9 +264,9 @@ mod tests {
         };
         let device = bucket.schema.dimension_index("device").expect("a dimension");
         let mut expected = (vec![1; bucket.dictionaries.len()], 1);
-        let by_none = bucket.shown(None, &BTreeSet::new());
+        let by_none = bucket.shown("a.example", &BTreeSet::new());
         assert_eq!(held(&bucket), expected);
-        let by_device = bucket.shown(None, &BTreeSet::from(["device", "no dimension"]));
+        let by_device = bucket.shown("a.example", &BTreeSet::from(["device", "no dimension"]));
         (expected.0[device], expected.1) = (2, 2);
         assert_eq!(held(&bucket), expected);
         drop((by_none, by_device));

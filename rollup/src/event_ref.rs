@@ -88,7 +88,7 @@ const NAME: u64 = key(1, WireType::LengthDelimited);
 const TEXT: u64 = key(2, WireType::LengthDelimited);
 const NUMBER: u64 = key(2, WireType::Varint);
 
-/// The site of an encoded event. `None` where the bytes are no message; they may be none that is an event all the same.
+/// The site of an encoded event, without a look at its other fields. `None` where the bytes are no message.
 pub fn site_of(encoded: &[u8]) -> Option<&[u8]> {
     let (mut input, mut site): (&[u8], &[u8]) = (encoded, &[]);
     while !input.is_empty() {
@@ -159,7 +159,7 @@ fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
-/// Goes past a field that this version does not know: one of a number above `known`. A known one is there as another type than its own.
+/// Goes past a field of a number above `known`. A known number with another wire type is no event.
 fn skip(key: u64, known: u32, input: &mut &[u8]) -> Option<()> {
     let field = u32::try_from(key).ok()? >> 3;
     let wire_type = WireType::try_from(key & 7).ok()?;

@@ -297,13 +297,13 @@ pub fn ranges_of(query: &Query) -> impl Iterator<Item = (EventTime, EventTime)> 
     [(query.from, query.to)].into_iter().chain(query.versus_range())
 }
 
-/// What a query reads of a bucket, shared: who counts meanwhile copies no more of the bucket than what is read and changes.
-pub fn shown(bucket: &Bucket, query: &Query) -> Bucket {
-    let site = match &query.site {
-        SiteSelection::One(site) => Some(site.as_str()),
-        SiteSelection::All => None,
-    };
-    bucket.shown(site, &query.dimensions())
+/// What a query reads of a bucket, shared: who counts meanwhile copies nothing of it that is not read. The bucket itself where all
+/// sites are asked for.
+pub fn shown(bucket: &Arc<Bucket>, query: &Query) -> Arc<Bucket> {
+    match &query.site {
+        SiteSelection::One(site) => Arc::new(bucket.shown(site, &query.dimensions())),
+        SiteSelection::All => Arc::clone(bucket),
+    }
 }
 
 /// Whether a query needs this bucket, where it is in memory: for its ranges, or for who is active.

@@ -174,7 +174,7 @@ impl Shard {
     /// Drops who was active when in the buckets before this one, which no window touches any more.
     pub fn forget_slices(&mut self, before: BucketStart) {
         for (_, bucket) in self.buckets.range_mut(..before).filter(|(_, bucket)| bucket.has_slices) {
-            // One that a query is reading right now is left for the next time, and not copied. Who only remembers it is no reader.
+            // One that is being read right now is left for the next time, and not copied. Who only remembers it is no reader.
             if Arc::strong_count(bucket) == 1 {
                 Arc::make_mut(bucket).forget_slices();
             }
@@ -388,7 +388,7 @@ impl Shard {
                 .buckets
                 .entry(start)
                 .or_insert_with(|| Arc::new(Bucket::new(start, Arc::clone(&self.rules.schema))));
-            // Copies the bucket only where a query is reading it outside the actor right now, which is never the open one.
+            // Copies the bucket only where it is read as a whole outside the actor right now, which is never the open one.
             let bucket = Arc::make_mut(bucket);
             if !bucket.cover(id.producer, id.seq) {
                 continue;

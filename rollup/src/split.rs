@@ -423,7 +423,7 @@ impl<'a> BatchReader<'a> {
             let page = self.pages[event.page as usize].read.as_ref().ok();
             page.map(|page| page.shard.get() as usize)
         };
-        // First where each shard's events begin; while they are put there, where its next one goes; at the end, where they end.
+        // First how many events each shard has, then where these begin, and as each is put there, where the next one goes.
         let mut ends = vec![0_u32; self.rules.shards.get() as usize];
         self.events.iter().filter_map(shard_of).for_each(|shard| ends[shard] += 1);
         let mut begin = 0;

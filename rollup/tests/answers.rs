@@ -7,6 +7,7 @@ mod common;
 use common::{Cluster, NOW_MS, Plain, fill, naive, now, parse, parse_at, plain, rows};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tidemark_proto::v1;
 use tidemark_rollup::lanes::LaneRules;
 use tidemark_rollup::time::EventTime;
@@ -251,8 +252,9 @@ fn late_events_are_counted_and_told() {
 #[test]
 fn rollups_from_before_a_dimension_and_a_measure_existed_read_as_empty() {
     use tidemark_rollup::answer::answer;
+    use tidemark_rollup::bucket::Bucket;
     use tidemark_rollup::query::Query;
-    use tidemark_rollup::scan::{ScanContext, scan};
+    use tidemark_rollup::scan::{ScanContext, scan, shown};
     use tidemark_rollup::schema::Schema;
 
     let event = Plain {
@@ -271,7 +273,7 @@ fn rollups_from_before_a_dimension_and_a_measure_existed_read_as_empty() {
     let dimensions = [&["colour".to_owned()], old.dimensions()].concat();
     let measures = [&["carts=count(cart)".parse().unwrap()], old.measures()].concat();
     let new = Schema::new(dimensions, measures).unwrap();
-    let query = v1::Query {
+    let wire = v1::Query {
         site: "site0.com".into(),
         measures: vec!["carts".into(), "visitors".into()],
         group_by: vec!["colour".into(), "device".into()],
@@ -282,9 +284,16 @@ fn rollups_from_before_a_dimension_and_a_measure_existed_read_as_empty() {
         }],
         ..Default::default()
     };
-    let query = Query::parse(&query, &new, now()).unwrap();
+    let query = Query::parse(&wire, &new, now()).unwrap();
     let buckets: Vec<_> = cluster.shards[0].buckets().cloned().collect();
-    let scanned = scan([buckets.as_slice()], &query, &ScanContext::default());
-    let answer = answer(scanned.partial, &query, now());
-    assert_eq!(rows(&answer), [["\"\"", "\"phone\"", "0", "1"]]);
+    let answer_of = |buckets: &[Arc<Bucket>], query: &Query| {
+        let scanned = scan([buckets], query, &ScanContext::default());
+        rows(&answer(scanned.partial, query, now()))
+    };
+    assert_eq!(answer_of(&buckets, &query), [["\"\"", "\"phone\"", "0", "1"]]);
+    let by_colour = v1::Query { group_by: vec!["colour".into()], filters: vec![], ..wire };
+    for query in [query, Query::parse(&by_colour, &new, now()).unwrap()] {
+        let shown: Vec<_> = buckets.iter().map(|bucket| shown(bucket, &query)).collect();
+        assert_eq!(answer_of(&shown, &query), answer_of(&buckets, &query));
+    }
 }

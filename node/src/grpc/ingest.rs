@@ -178,7 +178,7 @@ impl Inner {
 
 /// Which events of a batch its sender may send.
 struct Allowed {
-    /// Positions in the batch as it came, of those that are left; empty where all are.
+    /// Positions in the batch as it came, of those that are left; empty where the sender may send events of every site.
     left: Vec<u32>,
     /// The others.
     refused: Vec<v1::Rejection>,
@@ -331,8 +331,34 @@ async fn take_blocks(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use futures::stream;
+    use std::collections::BTreeSet;
+    use tidemark_access::caller::{Grant, Sites};
+    use tidemark_access::token::TokenId;
     use tokio::time::{Instant, sleep};
+    use tokio_util::sync::CancellationToken;
+
+    #[test]
+    fn bytes_that_are_no_event_are_left_to_be_rejected_whoever_sends_them_and_positions_are_those_that_came()
+    {
+        let of_site = |site: &str| v1::Event { site: site.to_owned().into(), ..v1::Event::default() };
+        let events = ["a.example", "b.example", "a.example"].map(of_site).to_vec();
+        let mut batch = EncodedBatch::from(&v1::EventBatch { events, ..v1::EventBatch::default() });
+        batch.events.insert(2, Bytes::from_static(&[0x0A, 9, b'x']));
+        let sites = Sites::Named(BTreeSet::from(["a.example".to_owned()]));
+        let id = TokenId::parse("00112233aabb").unwrap();
+        let grant = Grant { id, scopes: BTreeSet::new(), sites, ended: CancellationToken::new() };
+        let allowed = Allowed::of(&mut batch, &Caller::Token(Arc::new(grant)));
+        assert_eq!((&allowed.left, batch.events.len()), (&vec![0, 2, 3], 3));
+        assert_eq!(events_by_site(&batch), BTreeMap::from([(Cow::from("a.example"), 2)]));
+
+        // What splitting says of the second of those that are left.
+        let mut rejected = vec![v1::Rejection { index: 1, reason: Reason::Unreadable.into() }];
+        allowed.add_to(&mut rejected);
+        let told: Vec<_> = rejected.iter().map(|rejection| (rejection.index, rejection.reason())).collect();
+        assert_eq!(told, [(1, Reason::SiteNotAllowed), (2, Reason::Unreadable)]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_sends_nothing_for_long_ends_and_one_that_sends_now_and_then_does_not() {

@@ -95,7 +95,7 @@ pub struct ShardView {
     pub open: Option<Scanned>,
     /// The earliest of these.
     pub first_open: Option<BucketStart>,
-    /// The closed buckets that the query needs, oldest first. Nobody changes these.
+    /// What the query needs of closed buckets, oldest first. Nobody changes it.
     pub closed: Vec<Arc<Bucket>>,
     /// Buckets that answer alone although something of them is committed.
     pub whole: Vec<BucketStart>,

@@ -53,7 +53,7 @@ impl<'a> Names<'a> {
         if place < last.len() {
             last[place] = (name, found);
         } else if place < MAX_BLOCK_COLUMNS {
-            // Places are asked for one after the other.
+            // Where a place was left out, the name is kept at another one, and found there by nobody.
             last.push((name, found));
         }
         Ok(found)

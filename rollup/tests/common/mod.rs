@@ -128,7 +128,7 @@ impl Cluster {
             // What nodes scan: open buckets as they are, and what is shown of closed ones.
             let seen = |bucket: &Arc<Bucket>| match bucket.start().as_unix_seconds() / 300 % 2 {
                 0 => Arc::clone(bucket),
-                _ => Arc::new(shown(bucket, query)),
+                _ => shown(bucket, query),
             };
             let buckets: Vec<Vec<_>> = mine.map(|shard| shard.buckets().map(seen).collect()).collect();
             let shards = buckets.iter().map(Vec::as_slice);

@@ -109,7 +109,7 @@ impl State {
                 return self.live_view(view, question, known, *anew, &in_memory);
             }
         };
-        let open = self.add_closed(&mut view, &in_memory, *now, |bucket| Arc::new(shown(bucket, query)));
+        let open = self.add_closed(&mut view, &in_memory, *now, |bucket| shown(bucket, query));
         let gap = self.active_gap(question);
         view.open = (!open.is_empty() || gap.is_some()).then(|| scan(&open));
         if let (Some(gap), Some(scanned)) = (gap, &mut view.open) {
