@@ -44,10 +44,14 @@ pub fn shards(count: u32) -> ShardCount {
     ShardCount::new(count).expect("a power of two")
 }
 
+/// What a node splits by.
+fn rules_of_node(shards: ShardCount) -> Rules<'static> {
+    Rules { schema: Some(&SCHEMA), keep_params: &KEEP, times: TimeRules::default(), shards }
+}
+
 /// Splits a batch as a node does that was given rows.
 pub fn blocks_of(batch: &v1::EventBatch, shards: ShardCount) -> Option<Split> {
-    let rules = Rules { schema: Some(&SCHEMA), keep_params: &KEEP, times: TimeRules::default(), shards };
-    split(batch, &rules, NOW).ok()
+    split(batch, &rules_of_node(shards), NOW).ok()
 }
 
 /// Splits a batch as a producer does, which knows no schema.
@@ -58,8 +62,7 @@ pub fn blocks_of_producer(batch: &v1::EventBatch, shards: ShardCount) -> Option<
 
 /// Splits a batch whose events are encoded, and these events once they are read, which gives the same.
 pub fn split_either_way(encoded: &EncodedBatch, batch: &v1::EventBatch) {
-    let rules =
-        Rules { schema: Some(&SCHEMA), keep_params: &KEEP, times: TimeRules::default(), shards: shards(16) };
+    let rules = rules_of_node(shards(16));
     let (encoded, read) = (split_encoded(encoded, &rules, NOW), split(batch, &rules, NOW));
     let parts = |split: Split| (split.blocks, split.rejected, split.ignored);
     assert_eq!(encoded.map(parts), read.map(parts));
@@ -67,8 +70,7 @@ pub fn split_either_way(encoded: &EncodedBatch, batch: &v1::EventBatch) {
 
 /// Splits a batch whose events may be any bytes: each of them is in a block or rejected.
 pub fn take_encoded(encoded: &EncodedBatch) {
-    let rules = Rules { schema: None, keep_params: &KEEP, times: TimeRules::default(), shards: shards(16) };
-    let Ok(split) = split_encoded(encoded, &rules, NOW) else { return };
+    let Ok(split) = split_encoded(encoded, &rules_of_node(shards(16)), NOW) else { return };
     let in_blocks: u32 = split.blocks.iter().map(|block| block.event_count).sum();
     assert_eq!(in_blocks as usize + split.rejected.len(), encoded.events.len());
 }

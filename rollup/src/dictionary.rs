@@ -66,7 +66,7 @@ impl Dictionary {
         id
     }
 
-    /// The same for bytes, of which only those that are not known yet are looked at whether they are text.
+    /// The id of the text that these bytes are, under its [hash](hash_text). Whether they are one is looked at only where they are new.
     ///
     /// # Errors
     /// Where they are not.

@@ -70,7 +70,7 @@ pub(crate) fn id_column(ids: &[u32]) -> Bytes {
 }
 
 fn column_of<T: Copy + Into<u64>>(values: &[T]) -> Bytes {
-    // No bit is in all of them that is not in the highest.
+    // The bits of all of them together are as wide as the highest value is.
     let bits = values.iter().fold(0, |bits, &value| bits | value.into());
     match bits {
         0 => Bytes::new(),
