@@ -257,6 +257,12 @@ impl Query {
         one_site && self.group_by.contains(&Field::Url)
     }
 
+    /// Whether it tells no rows of a site apart and leaves none of them out.
+    pub(crate) fn is_of_whole_sites(&self) -> bool {
+        let mut fields = self.group_by.iter().chain(self.filters.iter().map(|filter| &filter.field));
+        fields.all(|field| *field == Field::Site)
+    }
+
     /// Whether what orders the rows is all that is asked about them.
     pub fn is_answered_by_its_order(&self) -> bool {
         self.columns.len() == 1 && self.versus.is_none()

@@ -6,6 +6,8 @@
 //! Everything is a column, and a row is a position. Two 32-bit ids are a row's whole key, so that finding one touches
 //! little memory and a scan reads only what its query needs.
 
+mod totals;
+
 use crate::active::ActiveLog;
 use crate::census::{OTHER_ID, UNSET_ID, ValueSet};
 use crate::dictionary::index::Index;
@@ -16,6 +18,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use tidemark_proto::v1::Reason;
+pub(crate) use totals::Totals;
 
 /// Distinct dimension tuples: per tuple one id for each dimension of the schema.
 ///
@@ -137,7 +140,9 @@ pub(crate) struct SiteTable {
     /// Who was active when, as long as some window may touch the bucket.
     pub(crate) active: ActiveLog,
     pub(crate) facts: SiteFacts,
-    /// Bytes that the measures' sketches hold, kept up to date so that nobody has to visit them all.
+    /// What all rows come to, where there are many.
+    pub(crate) totals: Option<Totals>,
+    /// Bytes that the sketches of measures and totals hold, kept up to date so that nobody has to visit them all.
     pub(crate) sketch_bytes: usize,
 }
 
@@ -185,6 +190,7 @@ impl SiteTable {
             values: vec![ValueSet::default(); schema.dimensions().len()],
             active: ActiveLog::default(),
             facts: SiteFacts::default(),
+            totals: None,
             sketch_bytes: 0,
         }
     }
@@ -283,6 +289,7 @@ impl SiteTable {
             mine.resize(len);
             mine.merge_entries(theirs, from, to);
         }
+        self.totals = None;
         self.sketch_bytes = self.measures.iter().map(MeasureColumn::sketch_bytes).sum();
     }
 
@@ -298,6 +305,7 @@ impl SiteTable {
             + self.values.capacity() * size_of::<ValueSet>()
             + self.sketch_bytes
             + self.active.heap_bytes()
+            + self.totals.as_ref().map_or(0, Totals::column_bytes)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::dictionary::{Dictionary, warm};
 use crate::event::MAX_DIMENSION_BYTES;
 use crate::measure::MeasureColumn;
 use crate::schema::{Measure, Schema, Source};
-use crate::table::{hash_row, hash_tuple};
+use crate::table::{SiteTable, hash_row, hash_tuple};
 use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Arc;
@@ -298,18 +298,25 @@ impl Bucket {
     fn measure(&mut self, block: &DecodedBlock, site: usize, range: Range<usize>, scratch: &Scratch) {
         let table = Arc::make_mut(&mut self.sites[site]);
         let len = table.len();
+        let SiteTable { measures, totals, sketch_bytes, .. } = table;
+        let mut totals = totals.as_mut().map(|totals| totals.measures_mut().iter_mut());
         let (events, rows) = (&scratch.by_site[range.clone()], &scratch.rows[range]);
-        for ((column, measure), feed) in
-            table.measures.iter_mut().zip(self.schema.measures()).zip(&scratch.feeds.0)
+        for ((column, measure), feed) in measures.iter_mut().zip(self.schema.measures()).zip(&scratch.feeds.0)
         {
+            let total = totals.as_mut().and_then(Iterator::next);
             let Some(feed) = feed else { continue };
             column.resize(len);
             let counts = |event: usize| feed.kind.is_none_or(|kind| block.kind[event] == kind);
             let pairs = events.iter().map(|&event| event as usize).zip(rows.iter().map(|&row| row as usize));
             let pairs = pairs.filter(|&(event, _)| counts(event));
             let values = feed.value.map_or(&[][..], |value| &block.values[value].plus_one);
-            table.sketch_bytes += feed_column(column, &measure.source, values, &block.visitor, pairs);
+            if let Some(total) = total {
+                let all_in_one = pairs.clone().map(|(event, _)| (event, 0));
+                *sketch_bytes += feed_column(total, &measure.source, values, &block.visitor, all_in_one);
+            }
+            *sketch_bytes += feed_column(column, &measure.source, values, &block.visitor, pairs);
         }
+        table.add_up(&self.schema);
     }
 
     fn log_active(&mut self, block: &DecodedBlock, site: usize, range: Range<usize>, scratch: &Scratch) {

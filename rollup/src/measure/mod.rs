@@ -38,6 +38,15 @@ impl MeasureColumn {
         }
     }
 
+    /// How many rows it has.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Integers(values) => values.len(),
+            Self::Uniques(values) => values.len(),
+            Self::Distributions(values) => values.len(),
+        }
+    }
+
     /// Appends or drops rows at the end; new ones are empty.
     pub fn resize(&mut self, len: usize) {
         match self {

@@ -194,18 +194,14 @@ impl Unique {
 
     /// Adds hashes in any order, none of which are left.
     fn take_in(&mut self, more: &mut Vec<u64>) {
-        let Self::Exact(hashes) = self else {
-            more.drain(..).for_each(|hash| self.insert(hash));
+        if let Self::Registers(registers) = self {
+            more.drain(..).for_each(|hash| observe(registers, hash));
             return;
-        };
-        hashes.extend_from_slice(more);
-        more.clear();
-        // Half of them are in order, which the stable sort makes use of.
-        hashes.sort();
-        hashes.dedup();
-        if hashes.len() > EXACT_MAX {
-            *self = Self::Registers(registers_of(hashes));
         }
+        more.sort_unstable();
+        more.dedup();
+        *self = Self::from_ascending(union(self.exact(), more));
+        more.clear();
     }
 
     fn exact(&self) -> &[u64] {
@@ -230,10 +226,11 @@ impl Unique {
 
 /// From so many hashes on, putting one where it belongs among them costs more than letting it wait.
 const WAITS_FROM: usize = 16;
+/// So many wait for a set, at most: if no two are the same, it is too large to be exact, and they need no order any more.
+const WAIT_MAX: usize = 2 * EXACT_MAX;
 
 /// Hashes on their way into large sets of a column, which take many at once: one by one, each would move half of those that are
-/// there. As many wait for a set as it has, at most, so that what moves it costs is shared by as many as are moved. The sets have all of them
-/// only when the column is finished.
+/// there. The sets have all of them only when the column is finished.
 #[derive(Debug, Default)]
 pub struct Waiting {
     /// By row: one more than where in `by_slot` what waits for it is; 0 where nothing ever did.
@@ -273,9 +270,8 @@ impl Waiting {
         }
         let (_, waiting) = &mut self.by_slot[*slot as usize - 1];
         waiting.extend_from_slice(hashes);
-        let set = &mut sets[row as usize];
-        if waiting.len() >= set.exact().len() {
-            set.take_in(waiting);
+        if waiting.len() >= WAIT_MAX {
+            sets[row as usize].take_in(waiting);
         }
     }
 

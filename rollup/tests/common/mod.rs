@@ -147,6 +147,11 @@ impl Cluster {
         (merged, distinct)
     }
 
+    /// How many rows are looked at for the answer.
+    pub fn rows_scanned(&self, query: &Query) -> u64 {
+        self.partials(query, &Folds::default(), false).0.facts.rows_scanned
+    }
+
     /// The answer, as a coordinator would make it.
     pub fn answer(&self, query: &Query, reversed: bool) -> v1::Answer {
         let limit = self.rules.dimension_values;
