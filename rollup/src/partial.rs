@@ -68,7 +68,7 @@ pub struct PartialFacts {
     pub rejected: u64,
     /// Dimensions over their limit.
     pub capped: BTreeSet<String>,
-    /// Rows of rollups that were looked at: what it cost.
+    /// Rows of rollups that were looked at, where totals of a table are one: what it cost.
     pub rows_scanned: u64,
 }
 

@@ -20,7 +20,7 @@ use crate::measure::unique::Waiting;
 use crate::partial::{Partial, PartialFacts};
 use crate::query::{Field, Query, QueryColumn, SiteSelection};
 use crate::schema::Source;
-use crate::table::{SiteTable, Totals};
+use crate::table::SiteTable;
 use crate::time::{BucketStart, EventTime};
 use rows::{Masks, TableScan};
 use std::sync::Arc;
@@ -256,9 +256,9 @@ impl Part<'_> {
         (self.period == Period::Active) == (column.source == Source::Active)
     }
 
-    /// What all rows of a site's table come to, where that is known and the query asks for nothing else.
-    fn totals<'t>(&self, table: &'t SiteTable, query: &Query) -> Option<&'t Totals> {
-        table.totals.as_ref().filter(|_| self.period != Period::Active && query.is_of_whole_sites())
+    /// Whether it has all rows of a site's table, and they all go to one row of the answer.
+    fn is_whole(&self, query: &Query) -> bool {
+        self.period != Period::Active && query.is_of_whole_sites()
     }
 
     /// Which rows of a site's table the part has something of; empty where it is all of them. Who was there and is no longer
@@ -362,7 +362,10 @@ fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &m
         Origin::Delta => {}
     }
     for (site, table) in sites {
-        scanned.partial.facts.rows_scanned += part.totals(table, query).map_or(table.len() as u64, |_| 1);
+        scanned.partial.facts.rows_scanned += match part.is_whole(query) {
+            true => table.rows_to_read(),
+            false => table.len() as u64,
+        };
         for name in query.dimensions() {
             let Some(dimension) = bucket.schema.dimension_index(name) else { continue };
             let values = &table.values[dimension];
@@ -412,24 +415,29 @@ fn scan_part(
         if query.groups_stay_in_one_shard() {
             out.spread.extend(spread_urls(&table.urls).map(str::to_owned));
         }
-        let (measures, rows) = match part.totals(table, query) {
-            Some(totals) => (totals.measures(), vec![scan.out_row(part.step, 0, &[], out)]),
-            None => {
-                let masks = Masks { urls: scan.url_mask(Some(out)), rows: part.mask(table, query) };
-                let rows = scan.rows(&masks, |url, ids| scan.out_row(part.step, url, ids, out));
-                (&table.measures[..], rows)
+        let rows = if part.is_whole(query) {
+            match table.len() {
+                0 => continue,
+                _ => Rows::InOne(scan.out_row(part.step, 0, &[], out)),
             }
+        } else {
+            let masks = Masks { urls: scan.url_mask(Some(out)), rows: part.mask(table, query) };
+            Rows::Each(scan.rows(&masks, |url, ids| scan.out_row(part.step, url, ids, out)))
         };
         out.fit_measures();
         for &(measure, column) in columns.iter().filter(|(measure, _)| part.feeds(measure)) {
             let to = column + offset;
-            let out = (&mut out.measures[to], &mut waiting[to]);
-            match measure.source {
-                Source::Active => merge_active(part, table, query, &rows, out.0),
-                _ => merge_column(part.bucket, measures, measure, &rows, out),
-            }
+            merge_column(part, table, measure, query, &rows, (&mut out.measures[to], &mut waiting[to]));
         }
     }
+}
+
+/// Where rows of a table go in the answer.
+enum Rows {
+    /// Each to one of its own, or [`NOWHERE`](crate::measure::NOWHERE).
+    Each(Vec<u32>),
+    /// All to this one.
+    InOne(u32),
 }
 
 /// Adds what waits for the columns of a scan, when it is through.
@@ -437,23 +445,25 @@ fn finish(partial: &mut Partial, mut waiting: Vec<Waiting>) {
     partial.measures.iter_mut().zip(&mut waiting).for_each(|(column, waiting)| column.finish(waiting));
 }
 
-/// Merges who is active into a column of the answer: of row `i` into row `rows[i]`.
-fn merge_active(part: &Part<'_>, table: &SiteTable, query: &Query, rows: &[u32], out: &mut MeasureColumn) {
-    if let MeasureColumn::Uniques(sets) = out {
-        table.active.merge_into(first_slice(part.bucket.start(), query.as_of), rows, sets);
-    }
-}
-
-/// Merges one of these columns, which are the bucket's measures, into one of the answer: row `i` into row `rows[i]`.
+/// Merges a column of a site's table into one of the answer.
 fn merge_column(
-    bucket: &Bucket,
-    measures: &[MeasureColumn],
+    part: &Part<'_>,
+    table: &SiteTable,
     measure: &QueryColumn,
-    rows: &[u32],
+    query: &Query,
+    rows: &Rows,
     (out, waiting): (&mut MeasureColumn, &mut Waiting),
 ) {
+    if part.period == Period::Active {
+        if let (Rows::Each(rows), MeasureColumn::Uniques(sets)) = (rows, out) {
+            table.active.merge_into(first_slice(part.bucket.start(), query.as_of), rows, sets);
+        }
+        return;
+    }
     // A rollup from before the schema had this measure reads as empty.
-    if let Some(index) = bucket.schema.measure_index(&measure.name) {
-        out.merge_rows_waiting(&measures[index], rows, waiting);
+    let Some(index) = part.bucket.schema.measure_index(&measure.name) else { return };
+    match rows {
+        Rows::Each(rows) => out.merge_rows_waiting(&table.measures[index], rows, waiting),
+        &Rows::InOne(row) => out.merge_into_one(&table.all_measures()[index], row, waiting),
     }
 }

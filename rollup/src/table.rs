@@ -142,7 +142,7 @@ pub(crate) struct SiteTable {
     pub(crate) facts: SiteFacts,
     /// What all rows come to, where there are many.
     pub(crate) totals: Option<Totals>,
-    /// Bytes that the sketches of measures and totals hold, kept up to date so that nobody has to visit them all.
+    /// Bytes that the measures' sketches hold, kept up to date so that nobody has to visit them all.
     pub(crate) sketch_bytes: usize,
 }
 
@@ -305,7 +305,7 @@ impl SiteTable {
             + self.values.capacity() * size_of::<ValueSet>()
             + self.sketch_bytes
             + self.active.heap_bytes()
-            + self.totals.as_ref().map_or(0, Totals::column_bytes)
+            + self.totals.as_ref().map_or(0, Totals::heap_bytes)
     }
 }
 

@@ -6,7 +6,8 @@
 //! Between two blocks of a shard come those of all others, so that little of its tables is in the processor's caches, and
 //! waiting for memory is most of what counting would take. So it is done in steps, each for many events, and before a step
 //! everything that it will read is read once for all of them ([`warm`](crate::dictionary::warm), `touch`): in loops in which no
-//! load waits for another one, the processor has a dozen misses under way at a time.
+//! load waits for another one, the processor has a dozen misses under way at a time. Totals of large sites, which every block has events
+//! for, are fed without.
 
 use super::Bucket;
 use crate::active::{MAX_DELAY, slice_of};
@@ -312,7 +313,7 @@ impl Bucket {
             let values = feed.value.map_or(&[][..], |value| &block.values[value].plus_one);
             if let Some(total) = total {
                 let all_in_one = pairs.clone().map(|(event, _)| (event, 0));
-                *sketch_bytes += feed_column(total, &measure.source, values, &block.visitor, all_in_one);
+                feed_column(total, &measure.source, values, &block.visitor, all_in_one);
             }
             *sketch_bytes += feed_column(column, &measure.source, values, &block.visitor, pairs);
         }

@@ -90,6 +90,24 @@ impl MeasureColumn {
         }
     }
 
+    /// Merges all rows of `other` into one row of this column, or nowhere; some of it waits until [`finish`](Self::finish).
+    pub(crate) fn merge_into_one(&mut self, other: &Self, row: u32, waiting: &mut Waiting) {
+        if row == NOWHERE {
+            return;
+        }
+        let at = row as usize;
+        match (self, other) {
+            (Self::Integers(a), Self::Integers(b)) => {
+                a[at] = b.iter().fold(a[at], |sum, &value| sum.saturating_add(value));
+            }
+            (Self::Uniques(a), Self::Uniques(b)) => waiting.merge_into_one(a, row, b),
+            (Self::Distributions(a), Self::Distributions(b)) => b.iter().for_each(|other| a[at].merge(other)),
+            (Self::Integers(_) | Self::Uniques(_) | Self::Distributions(_), _) => {
+                unreachable!("columns of one measure have one kind")
+            }
+        }
+    }
+
     /// Adds what waits.
     pub fn finish(&mut self, waiting: &mut Waiting) {
         if let Self::Uniques(sets) = self {

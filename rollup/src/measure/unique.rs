@@ -202,6 +202,10 @@ impl Unique {
         more.dedup();
         *self = Self::from_ascending(union(self.exact(), more));
         more.clear();
+        if let Self::Registers(_) = self {
+            // Nothing waits for it any more.
+            more.shrink_to_fit();
+        }
     }
 
     fn exact(&self) -> &[u64] {
@@ -226,8 +230,10 @@ impl Unique {
 
 /// From so many hashes on, putting one where it belongs among them costs more than letting it wait.
 const WAITS_FROM: usize = 16;
-/// So many wait for a set, at most: if no two are the same, it is too large to be exact, and they need no order any more.
+/// So many wait for a set, at most: if no two are the same, it is too large to be exact then.
 const WAIT_MAX: usize = 2 * EXACT_MAX;
+/// Of a set that is not that large, so many times as many as it has: room is for what comes anew, and what comes again has none for long.
+const WAIT_SHARE: usize = 4;
 
 /// Hashes on their way into large sets of a column, which take many at once: one by one, each would move half of those that are
 /// there. The sets have all of them only when the column is finished.
@@ -259,6 +265,26 @@ impl Waiting {
         }
     }
 
+    /// Adds what all `others` hold to the set of this row, now or later.
+    pub(crate) fn merge_into_one(&mut self, sets: &mut [Unique], row: u32, others: &[Unique]) {
+        let mut hashes = Vec::new();
+        for other in others {
+            match other {
+                Unique::One(hash) => hashes.push(*hash),
+                other => self.merge(sets, row, other),
+            }
+            if hashes.len() == WAIT_MAX {
+                sets[row as usize].take_in(&mut hashes);
+            }
+        }
+        match &mut sets[row as usize] {
+            _ if hashes.is_empty() => {}
+            // Of many tables with little each, what is there already is not to be gone through each time.
+            Unique::Exact(there) if there.len() >= WAITS_FROM => self.wait(sets, row, &hashes),
+            set => set.take_in(&mut hashes),
+        }
+    }
+
     fn wait(&mut self, sets: &mut [Unique], row: u32, hashes: &[u64]) {
         if self.slots.len() < sets.len() {
             self.slots.resize(sets.len(), 0);
@@ -270,8 +296,9 @@ impl Waiting {
         }
         let (_, waiting) = &mut self.by_slot[*slot as usize - 1];
         waiting.extend_from_slice(hashes);
-        if waiting.len() >= WAIT_MAX {
-            sets[row as usize].take_in(waiting);
+        let set = &mut sets[row as usize];
+        if waiting.len() >= WAIT_MAX.min(WAIT_SHARE * set.exact().len()) {
+            set.take_in(waiting);
         }
     }
 

@@ -37,10 +37,6 @@ pub(super) struct Masks {
 }
 
 impl Masks {
-    fn are_empty(&self) -> bool {
-        self.urls.is_empty() && self.rows.is_empty()
-    }
-
     fn pass(&self, row: usize, url: u32) -> bool {
         (self.rows.is_empty() || self.rows[row]) && (self.urls.is_empty() || self.urls[url as usize])
     }
@@ -74,18 +70,8 @@ impl<'a> TableScan<'a> {
     pub(super) fn rows(&self, masks: &Masks, mut resolve: impl FnMut(u32, &[u32]) -> u32) -> Vec<u32> {
         let groups_url = self.query.group_by.contains(&Field::Url);
         let by_tuple = !self.query.dimensions().is_empty();
-        match self.only_slot() {
-            Some((dimension, slot)) => {
-                return self.rows_of_values(dimension, slot, masks, |ids| resolve(0, ids));
-            }
-            None if !groups_url && !by_tuple && masks.are_empty() => {
-                // One group has them all.
-                return match self.table.len() {
-                    0 => Vec::new(),
-                    rows => vec![resolve(0, &[]); rows],
-                };
-            }
-            None => {}
+        if let Some((dimension, slot)) = self.only_slot() {
+            return self.rows_of_values(dimension, slot, masks, |ids| resolve(0, ids));
         }
         let mut tuples = TupleGroups::new(self);
         // What was resolved by (URL, group of tuples): by either alone a plain table suffices.

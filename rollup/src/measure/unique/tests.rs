@@ -131,6 +131,27 @@ proptest! {
     }
 
     #[test]
+    fn many_sets_merged_into_one_come_to_what_they_would_one_by_one(
+        before in any_numbers(),
+        columns in prop::collection::vec(
+            (prop::collection::vec(any_numbers(), 0..3), (0_u64..20_000, 1_u64..9_000, 1_u64..3)),
+            0..4,
+        ),
+    ) {
+        let mut waited = [Unique::default(), set(before)];
+        let mut one_by_one = waited[1].clone();
+        let mut waiting = Waiting::default();
+        for (sets, (first, singles, times)) in columns {
+            let singles = (0..times).flat_map(|_| (first..first + singles).map(|number| set([number])));
+            let column: Vec<Unique> = sets.into_iter().map(set).chain([Unique::Empty]).chain(singles).collect();
+            waiting.merge_into_one(&mut waited, 1, &column);
+            column.iter().for_each(|other| one_by_one.merge(other));
+        }
+        waiting.finish(&mut waited);
+        prop_assert_eq!(waited, [Unique::default(), one_by_one]);
+    }
+
+    #[test]
     fn sets_read_back_as_written(numbers in any_numbers()) {
         let unique = set(numbers);
         let mut bytes = Vec::new();
