@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cluster, NOW_MS, Plain, batches, parse, rows};
+use common::{Cluster, NOW_MS, Plain, batches, fill, parse, rows};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tidemark_proto::v1;
@@ -118,24 +118,24 @@ fn totals_count_as_memory() {
             .take(count as usize)
             .collect();
         // In one block, so that columns have room for these rows and no others.
-        cluster
-            .split(&batches(&events, count as usize)[0])
-            .blocks
-            .iter()
-            .for_each(|block| cluster.apply(block));
+        fill(&mut cluster, &events, count as usize, &[]);
         cluster.shards[0].heap_bytes()
     };
     let (without, with) = (bytes_of(4_095), bytes_of(4_096));
     assert!((40_000..50_000).contains(&(with - without)), "{without} and {with} bytes");
 }
 
+/// A shard with all events, nearly each of which is a row, of so many visitors.
+fn with_a_large_site(visitors: u32) -> Cluster {
+    let events: Vec<Plain> = (0..EVENTS).map(|number| event(number, visitors, 1_000_000)).collect();
+    let mut cluster = Cluster::new(1, 1, 10_000);
+    fill(&mut cluster, &events, SIZE, &[]);
+    cluster
+}
+
 #[test]
 fn a_question_of_a_whole_site_looks_at_no_row_of_a_large_table() {
-    let events: Vec<Plain> = (0..EVENTS).map(|number| event(number, 1_000_000, 1_000_000)).collect();
-    let mut cluster = Cluster::new(1, 1, 10_000);
-    let blocks: Vec<v1::Block> =
-        batches(&events, SIZE).iter().flat_map(|batch| cluster.split(batch).blocks).collect();
-    blocks.iter().for_each(|block| cluster.apply(block));
+    let cluster = with_a_large_site(1_000_000);
     let read = |query: &v1::Query| cluster.rows_scanned(&parse(query));
     let whole = read(&query("large.com", "", None, ""));
     assert!(whole < 2_000, "{whole}: the few rows of six buckets, and the totals of two");
@@ -145,11 +145,7 @@ fn a_question_of_a_whole_site_looks_at_no_row_of_a_large_table() {
 
 #[test]
 fn who_is_active_on_a_large_site_is_read_from_its_log() {
-    let events: Vec<Plain> = (0..EVENTS).map(|number| event(number, 3_000, 1_000_000)).collect();
-    let mut cluster = Cluster::new(1, 1, 10_000);
-    let blocks: Vec<v1::Block> =
-        batches(&events, SIZE).iter().flat_map(|batch| cluster.split(batch).blocks).collect();
-    blocks.iter().for_each(|block| cluster.apply(block));
+    let cluster = with_a_large_site(3_000);
     let ask = |filter| {
         let wire = query("large.com", "", filter, "");
         let measures = vec!["visitors".to_owned(), "active".to_owned()];
