@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 
 /// The program. Built by `cargo test --workspace`; looked for beside the test.
@@ -22,12 +23,24 @@ pub fn program() -> PathBuf {
     path
 }
 
-/// A port that nobody has at the moment.
+/// A port that the system gives to nobody as long as this process of tests lives, but to who asks for it by number: addresses
+/// have to be known before anybody listens, and who starts again does so at the same one.
 ///
-/// Seeds have to be known before anybody listens. Somebody else may take the port in between: [`start_all`] then begins again
-/// with others.
+/// It is held by a socket that is bound to it and never listens. Whoever listens with `SO_REUSEADDR`, as the program does, may
+/// have it; connections and those who want any port get others. For UDP it is only free at the moment, which does where few
+/// ask for any port of UDP.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        if std::net::UdpSocket::bind(address).is_ok() {
+            // Never closed, so that it is held until the process ends.
+            std::mem::forget(socket);
+            return address.port();
+        }
+    }
 }
 
 /// Starts programs that have to know one another's addresses: `arguments` makes their arguments from as many addresses as
@@ -212,5 +225,29 @@ impl Single {
     pub async fn views(&self, site: &str) -> u64 {
         let rows = self.http().rows(serde_json::json!({ "site": site, "from": "-1h", "to": "now" })).await;
         rows.first().map_or(0, |row| row[0].as_u64().unwrap())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn bind(reuse: bool, port: u16) -> std::io::Result<()> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(reuse).unwrap();
+        socket.bind(([127, 0, 0, 1], port).into())
+    }
+
+    #[test]
+    fn a_port_is_held_for_who_listens_at_it_by_number_and_again_later() {
+        let port = free_port();
+        assert_eq!(bind(false, port).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        for _ in 0..2 {
+            let program = TcpListener::bind(("127.0.0.1", port)).unwrap();
+            std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+            drop(program);
+            assert_eq!(bind(false, port).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        }
     }
 }

@@ -11,11 +11,9 @@ use tidemark_node::clock::SystemClock;
 use tidemark_rollup::time::Clock as _;
 use tidemark_tests::churn::here;
 use tidemark_tests::churn::load::{Finished, Load};
-use tidemark_tests::churn::members::{
-    self, Member, assert_same, lasting_port, unrest, until, until_owners, views,
-};
+use tidemark_tests::churn::members::{self, Member, assert_same, unrest, until, until_owners, views};
 use tidemark_tests::churn::probes::Probes;
-use tidemark_tests::processes::{run, until_ready};
+use tidemark_tests::processes::{free_port, run, until_ready};
 
 /// Events a second, unless the environment says otherwise.
 const RATE: u64 = 20_000;
@@ -218,7 +216,7 @@ fn rate() -> u64 {
 }
 
 async fn start(folder: &Path, load: &mut Load) -> Cluster {
-    let addresses: Vec<String> = (0..7).map(|_| format!("127.0.0.1:{}", lasting_port())).collect();
+    let addresses: Vec<String> = (0..7).map(|_| format!("127.0.0.1:{}", free_port())).collect();
     let seeds = addresses[..3].join(",");
     let mut nodes: Vec<Member> =
         (0..5).map(|at| Member::node(&format!("n{at}"), &addresses[at], &seeds, folder)).collect();
@@ -263,7 +261,7 @@ async fn kills_pauses_restarts_joins_and_a_drain_under_load_lose_nothing_double_
     cluster.restart_all().await;
     let seeds = cluster.nodes[1].address.clone();
     for id in ["n5", "n6"] {
-        let address = format!("127.0.0.1:{}", lasting_port());
+        let address = format!("127.0.0.1:{}", free_port());
         let mut node = Member::node(id, &address, &seeds, folder.path());
         node.start().await;
         cluster.nodes.push(node);

@@ -21,9 +21,9 @@ use tidemark_rollup::change::apply;
 use tidemark_rollup::schema::{DEFAULT_DIMENSIONS, DEFAULT_MEASURES};
 use tidemark_rollup::time::{Clock as _, EventTime};
 use tidemark_tests::PATIENCE;
-use tidemark_tests::churn::members::{Member, lasting_port, unrest, until};
+use tidemark_tests::churn::members::{Member, unrest, until};
 use tidemark_tests::http::{Http, rows_of};
-use tidemark_tests::processes::{run, until_ready};
+use tidemark_tests::processes::{free_port, run, until_ready};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use v1::update::Kind;
@@ -105,7 +105,7 @@ struct Cluster {
 
 impl Cluster {
     async fn start(folder: &Path) -> Self {
-        let address = || format!("127.0.0.1:{}", lasting_port());
+        let address = || format!("127.0.0.1:{}", free_port());
         let addresses: Vec<String> = (0..3).map(|_| address()).collect();
         let seeds = addresses.join(",");
         let small = ["--shards", "16"];

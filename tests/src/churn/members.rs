@@ -8,7 +8,6 @@ use crate::processes::Process;
 use crate::secured::{SECURED, dial, is_secured, url};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tidemark_client::{Link, open};
 use tidemark_proto::v1;
@@ -105,19 +104,6 @@ impl Member {
     pub async fn ended(&mut self) {
         let code = self.process.take().expect("it runs").ended(Duration::from_secs(60)).await;
         assert_eq!(code, Some(0), "{}", self.id);
-    }
-}
-
-/// A port for TCP and UDP that nobody has and that no connection is given by the system, also not later.
-pub fn lasting_port() -> u16 {
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + (std::process::id() % 1_000) as u16 * 20;
-    loop {
-        let port = first + TAKEN.fetch_add(1, Ordering::Relaxed);
-        let address = ("127.0.0.1", port);
-        if std::net::TcpListener::bind(address).is_ok() && std::net::UdpSocket::bind(address).is_ok() {
-            return port;
-        }
     }
 }
 
