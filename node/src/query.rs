@@ -133,10 +133,7 @@ impl Queries {
                 self.parts.in_journal.load(Ordering::Relaxed) == 0 && !question.needs_history();
             let part = match is_in_memory {
                 false => self.beside_history(shards.clone(), Arc::clone(&question)).await,
-                true if question.query.groups_stay_in_one_shard() => {
-                    self.in_two_passes(shards.clone(), &question).await
-                }
-                true => self.in_one_pass(shards.clone(), &question).await,
+                true => self.in_memory(&shards, &question).await,
             };
             // Beside history that was seen to already.
             if !is_in_memory || !question.outdated.load(Ordering::Relaxed) {
@@ -160,6 +157,19 @@ impl Queries {
         let (query, context) = (query.clone(), context.clone());
         let (untold, outdated) = (BTreeMap::new(), Arc::default());
         Question { query, context, now, committed, days, untold, outdated }
+    }
+
+    async fn in_memory(
+        &self,
+        shards: &[ShardHandle],
+        question: &Arc<Question>,
+    ) -> Result<NodePart, QueryRefused> {
+        if let Some(cut) = self.cut(&question.query, shards.len())
+            && let Some(part) = self.in_two_passes(shards.to_vec(), question, cut).await?
+        {
+            return Ok(part);
+        }
+        self.in_one_pass(shards.to_vec(), question).await
     }
 
     async fn in_one_pass(

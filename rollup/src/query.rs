@@ -268,6 +268,14 @@ impl Query {
         self.columns.len() == 1 && self.versus.is_none()
     }
 
+    /// Whether finding out which groups come first costs far less than all that is asked about them: sums order them, and something
+    /// else is a sketch.
+    pub fn is_ordered_at_less_cost(&self) -> bool {
+        let is_sum = |column: &QueryColumn| matches!(column.source, Source::Count | Source::Sum(_));
+        let order = &self.columns[self.measures[self.order_by].column];
+        !self.group_by.is_empty() && is_sum(order) && !self.columns.iter().all(is_sum)
+    }
+
     /// The columns of a partial: those of the query, and once more for `versus`.
     pub fn empty_columns(&self) -> Vec<MeasureColumn> {
         let columns = || self.columns.iter().map(|column| MeasureColumn::new(&column.source));

@@ -54,8 +54,8 @@ impl Queries {
         shards: Vec<ShardHandle>,
         mut question: Arc<Question>,
     ) -> Result<NodePart, QueryRefused> {
-        if question.query.groups_stay_in_one_shard()
-            && let Some(part) = self.in_two_passes_beside_commits(shards.clone(), &mut question).await
+        if let Some(cut) = self.cut(&question.query, shards.len())
+            && let Some(part) = self.in_two_passes_beside_commits(shards.clone(), &mut question, cut).await
         {
             return Ok(part);
         }

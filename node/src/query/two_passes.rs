@@ -1,6 +1,6 @@
 //! The first rows of groups, in two passes: all shards are asked for their order first, and then for the rest of the rows that stay.
 //!
-//! Owns: both passes, and telling whether memory has all that they need.
+//! Owns: both passes, what may be cut between them, and telling whether memory has all that they need.
 //! Does not own: which rows stay (`tidemark_rollup::scan`), answering where history has a part (`beside_history`).
 
 use super::beside_history::Views;
@@ -11,12 +11,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tidemark_rollup::partial::{Partial, PartialFacts, TooManyRows};
-use tidemark_rollup::scan::{DistinctCounts, Scanned, ranges_of, scan_order, scan_winners, winners};
+use tidemark_rollup::query::Query;
+use tidemark_rollup::scan::{
+    DistinctCounts, Scanned, ranges_of, scan_order, scan_order_uncut, scan_winners, winners,
+};
 use tidemark_rollup::sharding::ShardId;
 
 /// Where memory did not have all, the next one that might be answered by memory alone is tried after so long: after a restart what is
 /// committed stays out of memory, and each try is a scan of open buckets that comes to nothing.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// What may be dropped once the order is known, of what is not among the first rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Rows of each shard: their groups are nowhere else.
+    EachShard,
+    /// Rows of all shards together: they are all that the question is asked of, and nothing will be merged with them.
+    AllShards,
+}
 
 /// What the first pass came to.
 struct Order {
@@ -26,38 +38,67 @@ struct Order {
     distinct: DistinctCounts,
 }
 
+impl Cut {
+    /// Whether it may be made although only these of the shards that were asked have answered: the others' part would be merged with
+    /// what is left.
+    fn stands(self, answered: &[ShardId], asked: usize) -> bool {
+        self == Self::EachShard || answered.len() == asked
+    }
+}
+
 impl Queries {
-    /// The part of these shards where nothing of the range is committed.
+    /// What of the answer to this query may be cut, where so many shards are asked; `None` where one pass does as well.
+    pub(super) fn cut(&self, query: &Query, shards: usize) -> Option<Cut> {
+        match query.groups_stay_in_one_shard() {
+            true => Some(Cut::EachShard),
+            false if shards == self.parts.rules.shards.get() as usize && query.is_ordered_at_less_cost() => {
+                Some(Cut::AllShards)
+            }
+            false => None,
+        }
+    }
+
+    /// The part of these shards where nothing of the range is committed; `None` where one is silent without which nothing may be cut.
     pub(super) async fn in_two_passes(
         &self,
         mut shards: Vec<ShardHandle>,
         question: &Arc<Question>,
-    ) -> Result<NodePart, QueryRefused> {
+        cut: Cut,
+    ) -> Result<Option<NodePart>, QueryRefused> {
+        let asked = shards.len();
         let (answered, views) = self.views_of(&shards, question, OpenPass::Order).await;
+        if !cut.stands(&answered, asked) {
+            return Ok(None);
+        }
         shards.retain(|shard| answered.contains(&shard.id()));
-        let order = self.order(views, question).await?;
+        let order = self.order(views, question, cut).await?;
         if question.query.is_answered_by_its_order() {
-            return Ok(order.part(answered));
+            return Ok(Some(order.part(answered)));
         }
         // The open buckets may have grown since; the rows show what there is now, in the order found before.
         let pass = OpenPass::Winners(Arc::clone(&order.winners));
         let (answered, views) = self.views_of(&shards, question, pass).await;
-        Ok(self.rest(order, Views { answered, views }, question).await)
+        if !cut.stands(&answered, asked) {
+            return Ok(None);
+        }
+        Ok(Some(self.rest(order, Views { answered, views }, question).await))
     }
 
     /// The same where something of the range is committed; `None` where memory has not all of it as well, so that history must be read,
-    /// and where there are too many rows to order at once.
+    /// where there are too many rows to order at once, and where a shard is silent without which nothing may be cut.
     pub(super) async fn in_two_passes_beside_commits(
         &self,
         mut shards: Vec<ShardHandle>,
         question: &mut Arc<Question>,
+        cut: Cut,
     ) -> Option<NodePart> {
+        let asked = shards.len();
         let now_ms = question.now.as_unix_ms();
         if !self.memory_may_have_all(question) || now_ms < self.one_pass_until_ms.load(Ordering::Relaxed) {
             return None;
         }
         let views = self.views(&shards, question, &OpenPass::Order).await;
-        if views.answered.is_empty() {
+        if views.answered.is_empty() || !cut.stands(&views.answered, asked) {
             // That says nothing of memory.
             return None;
         }
@@ -67,15 +108,16 @@ impl Queries {
         }
         let Views { answered, views } = views;
         shards.retain(|shard| answered.contains(&shard.id()));
-        let order = self.order(views, question).await.ok()?;
+        let order = self.order(views, question, cut).await.ok()?;
         if question.query.is_answered_by_its_order() {
             return Some(order.part(answered));
         }
         let pass = OpenPass::Winners(Arc::clone(&order.winners));
         let views = self.views(&shards, question, &pass).await;
-        match self.memory_has_all(&views, question) {
+        // Otherwise some of it went out of memory meanwhile.
+        let is_there = self.memory_has_all(&views, question) && cut.stands(&views.answered, asked);
+        match is_there {
             true => Some(self.rest(order, views, question).await),
-            // Some of it went out of memory meanwhile.
             false => None,
         }
     }
@@ -96,10 +138,21 @@ impl Queries {
         is_told && !views.answered.is_empty() && found.sources.is_empty() && found.gaps.is_empty()
     }
 
-    async fn order(&self, views: Vec<ShardView>, question: &Arc<Question>) -> Result<Order, TooManyRows> {
-        let scan = |shown: Shown, Question { query, context, .. }: &Question| {
-            let open = merged(shown.open, Scanned::new_order(query));
-            scan_order(&refs(&shown.closed), Some(open), query, context)
+    async fn order(
+        &self,
+        views: Vec<ShardView>,
+        question: &Arc<Question>,
+        cut: Cut,
+    ) -> Result<Order, TooManyRows> {
+        let scan = move |shown: Shown, Question { query, context, .. }: &Question| {
+            let mut open = merged(shown.open, Scanned::new_order(query));
+            match cut {
+                Cut::EachShard => scan_order(&refs(&shown.closed), Some(open), query, context),
+                Cut::AllShards => {
+                    open.merge(&scan_order_uncut(&refs(&shown.closed), query, context));
+                    open
+                }
+            }
         };
         let merge = |parts, Question { query, .. }: &Question| {
             let mut order = merged(parts, Scanned::new_order(query));

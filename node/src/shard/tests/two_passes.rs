@@ -1,4 +1,5 @@
-//! Top lists where commits have a part of the range: from memory in two passes, and from history in one.
+//! Top lists in two passes: where commits have a part of the range, from memory, and from history in one; and of groups that are in
+//! many shards.
 
 use super::world::{Cluster, NOW_MS, PATIENCE, batch, event};
 use std::time::Duration;
@@ -125,4 +126,101 @@ async fn where_memory_was_made_anew_without_what_is_committed_history_is_read_ho
     let top = top(&cluster, &["views", "visitors"]).await;
     assert!(top.facts.rollups_from_history > 0, "{:?}", top.facts);
     assert_eq!(rows(top, &["views", "visitors"])[0].values[1].kind, Some(Kind::Integer(180)));
+}
+
+/// The five referrers with the most views in two hours; the others have fewer.
+fn referrers(measures: &[&str]) -> Query {
+    let wire = v1::Query { group_by: vec!["referrer".to_owned()], ..query(measures).to_wire() };
+    Query::parse(&wire, &Schema::default(), EventTime::from_unix_ms(NOW_MS)).unwrap()
+}
+
+/// In each of these buckets: 20 pages in all shards, each with a referrer of its own that has 50 views, and with five that have three
+/// views on each page. Together they are the first, on the pages of any half of the shards they are not.
+async fn filled_with_referrers(cluster: &Cluster, minutes: &[i64]) {
+    for (seq, minutes) in (1..).zip(minutes) {
+        let visit = |page: u64, referrer: u64, visitor: u64| v1::Event {
+            time_ms: NOW_MS - minutes * 60_000,
+            visitor_hash: page << 48 | referrer << 32 | visitor | 1 << 63,
+            dimensions: vec![v1::event::DimensionsEntry {
+                key: "referrer".into(),
+                value: format!("r{referrer}.example").into(),
+            }],
+            ..event(&format!("/{page}"))
+        };
+        let of_page = |page: u64| {
+            let own = (0..50).map(move |visitor| visit(page, 100 + page, visitor));
+            let shared = (1..=5).flat_map(move |referrer| (0..3).map(move |of| visit(page, referrer, of)));
+            own.chain(shared)
+        };
+        cluster.rows(0, vec![batch(seq, (0..20).flat_map(of_page).collect())]).await;
+    }
+}
+
+/// What of these shards answers.
+async fn part(cluster: &Cluster, query: &Query, shards: std::ops::Range<u32>) -> (Partial, usize) {
+    let request = v1::PartialRequest {
+        query: Some(query.to_wire()),
+        shards: shards.collect(),
+        shard_count: 8,
+        as_of_ms: NOW_MS,
+        ..v1::PartialRequest::default()
+    };
+    let mut client = ClusterClient::connect(cluster.url(0)).await.unwrap();
+    let reply = client.query_partial(request).await.unwrap().into_inner();
+    (Partial::from_wire(reply.partial.unwrap(), query).unwrap(), reply.answered.len())
+}
+
+/// Clusters without commits, and with.
+async fn both_with_referrers() -> [Cluster; 2] {
+    let without = Cluster::of(&["a"], |_| {}).await;
+    filled_with_referrers(&without, &[1, 0]).await;
+    let with = Cluster::of(&["a"], |config| config.settle = Duration::from_millis(100)).await;
+    filled_with_referrers(&with, &[60, 30, 0]).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while with.metric("tidemark_commits_total").is_none_or(|commits| commits == 0) {
+        assert!(tokio::time::Instant::now() < deadline, "nothing is committed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    [without, with]
+}
+
+#[tokio::test]
+async fn groups_that_are_in_many_shards_are_cut_where_all_shards_are_asked_for_at_once_and_only_there() {
+    for cluster in both_with_referrers().await {
+        for measures in [&["views", "visitors"][..], &["views", "visitors", "load_ms.p95"]] {
+            let query = referrers(measures);
+            let (whole, _) = part(&cluster, &query, 0..8).await;
+            assert_eq!(whole.len(), 5, "what is not among the first is not sent");
+            let (mut halves, _) = part(&cluster, &query, 0..4).await;
+            let (others, _) = part(&cluster, &query, 4..8).await;
+            assert!(halves.len().min(others.len()) > 5, "what is small here may be large there");
+            halves.merge(&others);
+            assert_eq!(whole.facts, halves.facts);
+            let now = EventTime::from_unix_ms(NOW_MS);
+            let (of_whole, of_halves) = (answer(whole, &query, now).rows, answer(halves, &query, now).rows);
+            let first = of_whole.iter().map(|row| row.values[0].kind.clone());
+            let shared = (1..=5).map(|referrer| Some(Kind::Text(format!("r{referrer}.example"))));
+            assert_eq!(first.collect::<Vec<_>>(), shared.collect::<Vec<_>>());
+            assert_eq!(of_whole, of_halves);
+        }
+        // What is as dear as the rest does not order first.
+        let (by_visitors, _) = part(&cluster, &referrers(&["visitors", "views"]), 0..8).await;
+        assert_eq!(by_visitors.len(), 25);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_cut_where_a_shard_is_silent() {
+    for cluster in both_with_referrers().await {
+        let shard = cluster.nodes[0].shards[3].clone();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while shard.is_up() {
+            assert!(tokio::time::Instant::now() < deadline, "the shard is still up");
+            shard.panic();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let (left, answered) = part(&cluster, &referrers(&["views", "visitors"]), 0..8).await;
+        assert_eq!(answered, 7);
+        assert!(left.len() > 5, "who has the shard may have more of any of them");
+    }
 }
