@@ -54,6 +54,8 @@ pub(crate) enum Origin {
     Segment,
     /// The same for rows of a whole day, whose values were cut to the limit when they were made.
     Day,
+    /// The URLs of a site with one measure, copied from a bucket in memory, which tells what is known beside rows.
+    Urls,
 }
 
 impl Bucket {
@@ -198,6 +200,18 @@ impl Bucket {
             shown.sites.push(Arc::clone(&self.sites[id as usize]));
         }
         shown
+    }
+
+    /// What orders a site's URLs by a measure, and nothing else, copied: one row for each URL. Who counts meanwhile goes on.
+    pub(crate) fn urls_by(&self, site: &str, measure: &str) -> Self {
+        let mut urls = Self::new(self.start, Arc::clone(&self.schema));
+        urls.origin = Origin::Urls;
+        if let Some(id) = self.site_names.find(site) {
+            Arc::make_mut(&mut urls.site_names).intern(site);
+            let measure = self.schema.measure_index(measure);
+            urls.sites.push(Arc::new(self.sites[id as usize].urls_by(measure, &self.schema)));
+        }
+        urls
     }
 
     /// Drops who was active when: the window has passed the bucket. A site that a query is reading right now is left for the next

@@ -22,6 +22,7 @@ use crate::query::{Field, Query, QueryColumn, SiteSelection};
 use crate::schema::Source;
 use crate::table::SiteTable;
 use crate::time::{BucketStart, EventTime};
+pub use rank::urls_alone;
 use rows::{Masks, TableScan};
 use std::sync::Arc;
 
@@ -150,6 +151,13 @@ pub fn is_near_limit(buckets: &[&Bucket], query: &Query, context: &ScanContext) 
 pub fn scan_order_uncut(buckets: &[&Bucket], query: &Query, context: &ScanContext) -> Scanned {
     let mut scanned = Scanned::new_order(query);
     order_parts(&parts_of(buckets, query), query, context, &mut scanned);
+    scanned
+}
+
+/// What [`scan_order_uncut`] tells of some of a shard's buckets beside rows.
+pub fn scan_facts(buckets: &[&Bucket], query: &Query, context: &ScanContext) -> Scanned {
+    let mut scanned = Scanned::new_order(query);
+    parts_of(buckets, query).iter().for_each(|part| note_facts(part, query, context, &mut scanned));
     scanned
 }
 
@@ -349,7 +357,7 @@ fn selected_sites<'a>(bucket: &'a Bucket, query: &Query) -> Vec<(&'a str, &'a Si
 }
 
 fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &mut Scanned) {
-    if part.is_told {
+    if part.is_told || part.bucket.origin == Origin::Urls {
         return;
     }
     let bucket = part.bucket;
@@ -359,7 +367,7 @@ fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &m
         Origin::Memory => facts.rollups_from_memory += u64::from(!sites.is_empty()),
         Origin::Segment | Origin::Day => facts.rollups_from_history += u64::from(!sites.is_empty()),
         // The bucket itself was read before.
-        Origin::Delta => {}
+        Origin::Delta | Origin::Urls => {}
     }
     for (site, table) in sites {
         scanned.partial.facts.rows_scanned += match part.is_whole(query) {
@@ -380,7 +388,7 @@ fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &m
                 }
                 // Several parts may hold values of one dimension, so only their sum tells.
                 Origin::Segment if values.len() > 0 => scanned.distinct.add(of(), values.len(), false),
-                Origin::Memory | Origin::Delta | Origin::Segment | Origin::Day => {}
+                Origin::Memory | Origin::Delta | Origin::Segment | Origin::Day | Origin::Urls => {}
             }
             if values.max_kept_hash().is_some()
                 || values.has_others()

@@ -282,6 +282,29 @@ impl SiteTable {
         }
     }
 
+    /// A copy of the URLs, each with one row that has this sum over all of its rows. Rows are not found in it by their keys.
+    pub(crate) fn urls_by(&self, measure: Option<usize>, schema: &Schema) -> Self {
+        let mut urls = Self::new(schema);
+        urls.urls = self.urls.clone();
+        urls.url = (0..self.urls.len() as u32).collect();
+        urls.tuple = vec![0; self.urls.len()];
+        if let Some(measure) = measure {
+            urls.measures[measure] = MeasureColumn::Integers(self.sums_by_url(measure));
+        }
+        urls
+    }
+
+    /// By URL: the sum of a measure over its rows; 0 of one that is no sum.
+    pub(crate) fn sums_by_url(&self, measure: usize) -> Vec<u64> {
+        let mut sums = vec![0_u64; self.urls.len()];
+        if let MeasureColumn::Integers(values) = &self.measures[measure] {
+            for (&value, &url) in values.iter().zip(&self.url) {
+                sums[url as usize] = sums[url as usize].saturating_add(value);
+            }
+        }
+        sums
+    }
+
     /// Merges entries `from` of these columns into rows `to`.
     pub(crate) fn merge_measures(&mut self, columns: &[MeasureColumn], from: &[u32], to: &[u32]) {
         let len = self.len();

@@ -74,7 +74,8 @@ pub(super) enum ShardMsg {
 pub enum OpenPass {
     /// See [`scan_all`](tidemark_rollup::scan::scan_all).
     Everything,
-    /// See [`scan_order_uncut`](tidemark_rollup::scan::scan_order_uncut).
+    /// See [`scan_order_uncut`](tidemark_rollup::scan::scan_order_uncut); where it is by URL alone,
+    /// [`urls_alone`](tidemark_rollup::scan::urls_alone).
     Order,
     /// See [`scan_winners`](tidemark_rollup::scan::scan_winners).
     Winners(Arc<Partial>),
@@ -95,7 +96,7 @@ pub struct ShardView {
     pub open: Option<Scanned>,
     /// The earliest of these.
     pub first_open: Option<BucketStart>,
-    /// What the query needs of closed buckets, oldest first. Nobody changes it.
+    /// What the query needs of closed buckets, oldest first, and copies of open ones that are scanned as those are. Nobody changes it.
     pub closed: Vec<Arc<Bucket>>,
     /// Buckets that answer alone although something of them is committed.
     pub whole: Vec<BucketStart>,

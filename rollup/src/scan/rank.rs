@@ -22,6 +22,7 @@ use crate::table::SiteTable;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The one site whose URLs are asked for, where that is the question.
 pub(super) fn site_of(query: &Query) -> Option<&str> {
@@ -30,6 +31,14 @@ pub(super) fn site_of(query: &Query) -> Option<&str> {
         SiteSelection::One(site) if is_sum && query.group_by == [Field::Url] => Some(site),
         SiteSelection::One(_) | SiteSelection::All => None,
     }
+}
+
+/// What of a bucket orders the URLs of one site, copied, for a bucket that is counted into meanwhile: to be scanned by
+/// [`scan_order`](super::scan_order) in its place, but for what [`scan_facts`](super::scan_facts) finds. `None` where the query looks at
+/// more than URLs and their sums.
+pub fn urls_alone(bucket: &Bucket, query: &Query) -> Option<Arc<Bucket>> {
+    let site = site_of(query).filter(|_| query.filters.is_empty() && query.active_from().is_none())?;
+    Some(Arc::new(bucket.urls_by(site, &query.columns[order_column(query)].name)))
 }
 
 /// The first URLs of each step, over these buckets of a shard and those that were seen already.
@@ -188,12 +197,10 @@ impl<'a> Ranking<'a> {
 
     /// Adds all URLs of a table, each with the sum of a measure over its rows.
     fn add_all(&mut self, site: &str, table: &'a SiteTable, measure: Option<usize>, has_lanes: bool) {
-        let mut sums = vec![0_u64; table.urls.len()];
-        if let Some(MeasureColumn::Integers(values)) = measure.map(|measure| &table.measures[measure]) {
-            for (&value, &url) in values.iter().zip(&table.url) {
-                sums[url as usize] = sums[url as usize].saturating_add(value);
-            }
-        }
+        let sums = match measure {
+            Some(measure) => table.sums_by_url(measure),
+            None => vec![0; table.urls.len()],
+        };
         let by_hash = !self.reads_names && !has_lanes;
         if by_hash {
             self.matched.push(table);
@@ -247,7 +254,6 @@ mod tests {
     use super::*;
     use crate::schema::Schema;
     use crate::time::{BucketStart, EventTime};
-    use std::sync::Arc;
     use tidemark_proto::v1;
 
     fn now() -> EventTime {

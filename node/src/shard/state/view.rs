@@ -17,8 +17,8 @@ use tidemark_rollup::bucket::Bucket;
 use tidemark_rollup::deltas::Mark;
 use tidemark_rollup::event::{GRACE, MAX_AHEAD};
 use tidemark_rollup::scan::{
-    DistinctCounts, Scanned, is_near_limit, needs, ranges_of, scan_active, scan_all, scan_lasting,
-    scan_order_uncut, scan_winners, shown,
+    DistinctCounts, Scanned, is_near_limit, needs, ranges_of, scan_active, scan_all, scan_facts,
+    scan_lasting, scan_order_uncut, scan_winners, shown, urls_alone,
 };
 use tidemark_rollup::shard::Relation;
 use tidemark_rollup::time::{BucketStart, EventTime};
@@ -97,10 +97,19 @@ impl State {
         if !view.unknown.is_empty() {
             return ShardView { unknown: view.unknown, ..ShardView::default() };
         }
-        let scan: &dyn Fn(&[&Bucket]) -> Scanned = match pass {
-            OpenPass::Everything => &|open| scan_all(open, query, context),
-            OpenPass::Order => &|open| scan_order_uncut(open, query, context),
-            OpenPass::Winners(winners) => &|open| Scanned {
+        let mut urls = Vec::new();
+        let scan: &mut dyn FnMut(&[&Bucket]) -> Scanned = match pass {
+            OpenPass::Everything => &mut |open| scan_all(open, query, context),
+            OpenPass::Order => {
+                &mut |open| match open.iter().map(|bucket| urls_alone(bucket, query)).collect() {
+                    Some(copies) => {
+                        urls = copies;
+                        scan_facts(open, query, context)
+                    }
+                    None => scan_order_uncut(open, query, context),
+                }
+            }
+            OpenPass::Winners(winners) => &mut |open| Scanned {
                 partial: scan_winners(open, winners, query, context),
                 distinct: DistinctCounts::default(),
             },
@@ -116,6 +125,7 @@ impl State {
             view.first_open = view.first_open.or_else(|| query.active_from());
             scanned.partial.facts.note_gap(gap);
         }
+        view.closed.append(&mut urls);
         view
     }
 
