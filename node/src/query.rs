@@ -36,6 +36,8 @@ use tidemark_rollup::time::EventTime;
 use tidemark_telemetry::seldom::Seldom;
 use tokio::sync::Semaphore;
 
+/// Closed buckets of so many bytes are soon read: here, as another thread would have to wait for a core first.
+const FEW_BYTES: usize = 4 << 20;
 /// What is committed may change while it is read; then the query starts over, so often.
 const TRIES: usize = 5;
 
@@ -200,7 +202,7 @@ impl Queries {
     }
 
     /// Scans what shards show on all cores, each with a part of the shards, and merges it on the last of them that is done: handing work
-    /// to another thread costs as much as scanning a small shard does.
+    /// to another thread costs as much as scanning a small shard does. Little is scanned right here.
     async fn scan_on_all_cores<T: Send + 'static>(
         &self,
         views: Vec<ShardView>,
@@ -208,8 +210,11 @@ impl Queries {
         scan: impl Fn(Shown, &Question) -> Scanned + Clone + Send + 'static,
         merge: impl Fn(Vec<Scanned>, &Question) -> T + Clone + Send + 'static,
     ) -> T {
+        let bytes: usize = views.iter().flat_map(|view| &view.closed).map(|bucket| bucket.heap_bytes()).sum();
+        let is_little = bytes <= FEW_BYTES;
+        let cores = if is_little { 1 } else { self.cores };
         let mut parts: Vec<Shown> = Vec::new();
-        let per_core = views.len().div_ceil(self.cores).max(1);
+        let per_core = views.len().div_ceil(cores).max(1);
         for (at, view) in views.into_iter().enumerate() {
             if at % per_core == 0 {
                 parts.push(Shown::default());
@@ -223,16 +228,19 @@ impl Queries {
         let scans = parts.into_iter().map(|part| {
             let (question, scan, merge) = (Arc::clone(question), scan.clone(), merge.clone());
             let gathered = Arc::clone(&gathered);
-            self.compute(move || {
+            move || {
                 let scanned = scan(part, &question);
                 let (parts, merged) = &mut *gathered.lock().unwrap_or_else(PoisonError::into_inner);
                 parts.push(scanned);
                 if parts.len() == count {
                     *merged = Some(merge(take(parts), &question));
                 }
-            })
+            }
         });
-        join_all(scans).await;
+        match is_little {
+            true => scans.for_each(|scan| scan()),
+            false => _ = join_all(scans.map(|scan| self.compute(scan))).await,
+        }
         let (parts, merged) = &mut *gathered.lock().unwrap_or_else(PoisonError::into_inner);
         // Where no shard answers, nobody has merged anything.
         merged.take().unwrap_or_else(|| merge(take(parts), question))
