@@ -5,7 +5,7 @@
 //!
 //! A question for the first rows of groups that stay in one shard is answered in two passes: [`scan_order`] finds the
 //! measure that orders them, for all rows; merged over any number of shards and cut ([`winners`]) it tells which rows stay,
-//! and [`scan_winners`] reads the other measures for those alone. All other questions take one pass, [`scan_all`].
+//! and [`scan_winners`] reads the other measures for those alone. So may any other by who has all shards; otherwise it takes one pass, [`scan_all`].
 
 mod rank;
 mod rows;
