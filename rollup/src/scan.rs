@@ -366,7 +366,7 @@ fn note_facts(part: &Part<'_>, query: &Query, context: &ScanContext, scanned: &m
     match bucket.origin {
         Origin::Memory => facts.rollups_from_memory += u64::from(!sites.is_empty()),
         Origin::Segment | Origin::Day => facts.rollups_from_history += u64::from(!sites.is_empty()),
-        // The bucket itself was read before.
+        // The bucket itself was, or is, read for that.
         Origin::Delta | Origin::Urls => {}
     }
     for (site, table) in sites {

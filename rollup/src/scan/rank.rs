@@ -10,7 +10,7 @@
 
 use super::rows::{Masks, TableScan};
 use super::{Part, Period, ScanContext, Scanned, note_facts, order_column, parts_of, selected_sites};
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Origin};
 use crate::dictionary::Dictionary;
 use crate::lanes::{spread_url, spread_urls};
 use crate::measure::{MeasureColumn, NOWHERE};
@@ -57,6 +57,11 @@ pub(super) fn scan_order(
         scanned.partial.facts = seen.partial.facts.clone();
         scanned.partial.spread = seen.partial.spread.clone();
         scanned.distinct = seen.distinct.clone();
+    }
+    // Of open buckets only copies tell which URLs are spread, and these are in no step before their own.
+    let copies = parts.iter().filter(|part| part.bucket.origin == Origin::Urls);
+    for (_, table) in copies.flat_map(|part| selected_sites(part.bucket, query)) {
+        scanned.partial.spread.extend(spread_urls(&table.urls).map(str::to_owned));
     }
     for step in steps {
         let of_step = || parts.iter().filter(|part| part.step == step);
@@ -338,5 +343,20 @@ mod tests {
         let (nothing, something) = (bucket(&[("/z", 7, 0)]), bucket(&[("/a", 7, 2), ("/b", 8, 2)]));
         assert_eq!(first(&[&nothing, &something], 1), rows(&[("/a", 2)]));
         assert_eq!(first(&[&nothing, &something], 9), rows(&[("/a", 2), ("/b", 2), ("/z", 0)]));
+    }
+
+    #[test]
+    fn a_url_that_is_spread_in_an_open_bucket_stays_in_steps_before_it() {
+        let wire = v1::Query { granularity: "5m".to_owned(), ..query(1).to_wire() };
+        let query = Query::parse(&wire, &Schema::default(), now()).unwrap();
+        let (closed, mut open) = (bucket(&[("/a", 7, 1), ("/b", 8, 5)]), bucket(&[("/a#3", 9, 2)]));
+        open.start = open.start.next();
+        let copy = urls_alone(&open, &query).unwrap();
+        let scanned = scan_order(&[&closed, &copy], None, "s", &query, &ScanContext::default());
+        let first = closed.start.as_unix_seconds() as u32;
+        let mut urls: Vec<&str> =
+            scanned.partial.integers_by_first_group(first).map(|(url, _)| url).collect();
+        urls.sort_unstable();
+        assert_eq!(urls, ["/a", "/b"], "others may have more of what is spread");
     }
 }
