@@ -4,8 +4,8 @@
 //! Does not own: the meaning of a query (`tidemark_rollup`), other nodes (`tidemark-coordinator`), reading history
 //! (`tidemark-history`).
 //!
-//! Open buckets are being written to, so their actor scans them; what a query reads of closed ones is
-//! shared and scanned on other threads.
+//! Open buckets are being written to, so their actor scans them, or copies what orders URLs; what a query reads of closed ones is
+//! shared and scanned on other threads, or right here where it is little.
 //! Where memory has all that is asked for and only the first rows are wanted, that takes two passes (`two_passes`).
 
 mod beside_history;
@@ -37,7 +37,9 @@ use tidemark_telemetry::seldom::Seldom;
 use tokio::sync::Semaphore;
 
 /// Closed buckets of so many bytes are soon read: here, as another thread would have to wait for a core first.
-const FEW_BYTES: usize = 4 << 20;
+const LITTLE_BYTES: usize = 4 << 20;
+/// A row of what was found in open buckets is taken for so many bytes: it may have sketches.
+const FOUND_ROW_BYTES: usize = 4 << 10;
 /// What is committed may change while it is read; then the query starts over, so often.
 const TRIES: usize = 5;
 
@@ -179,7 +181,7 @@ impl Queries {
         shards: Vec<ShardHandle>,
         question: &Arc<Question>,
     ) -> Result<NodePart, QueryRefused> {
-        let (answered, views) = self.views_of(&shards, question, OpenPass::Everything).await;
+        let (answered, views) = self.views_in_memory(&shards, question, OpenPass::Everything).await;
         let scan = |shown: Shown, Question { query, context, .. }: &Question| {
             let mut all = scan_all(&refs(&shown.closed), query, context);
             all.merge_all(&shown.open);
@@ -188,6 +190,21 @@ impl Queries {
         let merge = |parts, Question { query, .. }: &Question| merged(parts, Scanned::new(query));
         let Scanned { partial, distinct } = self.scan_on_all_cores(views, question, scan, merge).await;
         Ok(NodePart { partial: partial.checked()?, distinct, answered })
+    }
+
+    /// The shards that answer, and what each shows, where memory has all: a bucket that has gone to the journal meanwhile makes the
+    /// question be asked anew.
+    async fn views_in_memory(
+        &self,
+        shards: &[ShardHandle],
+        question: &Arc<Question>,
+        pass: OpenPass,
+    ) -> (Vec<ShardId>, Vec<ShardView>) {
+        let (answered, views) = self.views_of(shards, question, pass).await;
+        if views.iter().any(|view| !view.in_journal.is_empty() || !view.unknown.is_empty()) {
+            question.outdated.store(true, Ordering::Relaxed);
+        }
+        (answered, views)
     }
 
     /// The shards that answer, and what each shows.
@@ -210,8 +227,7 @@ impl Queries {
         scan: impl Fn(Shown, &Question) -> Scanned + Clone + Send + 'static,
         merge: impl Fn(Vec<Scanned>, &Question) -> T + Clone + Send + 'static,
     ) -> T {
-        let bytes: usize = views.iter().flat_map(|view| &view.closed).map(|bucket| bucket.heap_bytes()).sum();
-        let is_little = bytes <= FEW_BYTES;
+        let is_little = is_little(&views);
         let cores = if is_little { 1 } else { self.cores };
         let mut parts: Vec<Shown> = Vec::new();
         let per_core = views.len().div_ceil(cores).max(1);
@@ -261,6 +277,13 @@ impl Queries {
         let _scanning = self.scanning.acquire().await;
         tidemark_shell::work::run(work).await
     }
+}
+
+/// Whether what shards show is soon read and merged. Looks at no more of it than is little.
+fn is_little(views: &[ShardView]) -> bool {
+    let found = views.iter().filter_map(|view| Some(view.open.as_ref()?.partial.len() * FOUND_ROW_BYTES));
+    let closed = views.iter().flat_map(|view| &view.closed).map(|bucket| bucket.heap_bytes());
+    found.chain(closed).try_fold(LITTLE_BYTES, usize::checked_sub).is_some()
 }
 
 /// What some shards show: scans of open buckets, and closed buckets.

@@ -66,7 +66,7 @@ impl Queries {
         cut: Cut,
     ) -> Result<Option<NodePart>, QueryRefused> {
         let asked = shards.len();
-        let (answered, views) = self.views_of(&shards, question, OpenPass::Order).await;
+        let (answered, views) = self.views_in_memory(&shards, question, OpenPass::Order).await;
         if !cut.stands(&answered, asked) {
             return Ok(None);
         }
@@ -77,7 +77,7 @@ impl Queries {
         }
         // The open buckets may have grown since; the rows show what there is now, in the order found before.
         let pass = OpenPass::Winners(Arc::clone(&order.winners));
-        let (answered, views) = self.views_of(&shards, question, pass).await;
+        let (answered, views) = self.views_in_memory(&shards, question, pass).await;
         if !cut.stands(&answered, asked) {
             return Ok(None);
         }
