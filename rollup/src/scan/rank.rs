@@ -353,7 +353,7 @@ mod tests {
         open.start = open.start.next();
         let copy = urls_alone(&open, &query).unwrap();
         let scanned = scan_order(&[&closed, &copy], None, "s", &query, &ScanContext::default());
-        let first = closed.start.as_unix_seconds() as u32;
+        let first = closed.start.as_unix_seconds();
         let mut urls: Vec<&str> =
             scanned.partial.integers_by_first_group(first).map(|(url, _)| url).collect();
         urls.sort_unstable();
