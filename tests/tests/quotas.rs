@@ -13,42 +13,52 @@ use tidemark_tests::processes::{READY_NODE, Single};
 use tidemark_tests::rows::Sender;
 use tokio::time::Instant;
 
-fn p99(mut of: Vec<Duration>) -> Duration {
+/// The p99 of a turn's batches.
+fn p99(told: &[(v1::BatchAck, Duration)]) -> Duration {
+    let mut took: Vec<Duration> = told.iter().map(|(_, took)| *took).collect();
+    took.sort_unstable();
+    took[took.len() * 99 / 100]
+}
+
+fn median(mut of: Vec<Duration>) -> Duration {
     of.sort_unstable();
-    of[of.len() * 99 / 100]
+    of[of.len() / 2]
 }
 
 fn accepted(told: &[(v1::BatchAck, Duration)]) -> u64 {
     told.iter().map(|(ack, _)| u64::from(ack.accepted)).sum()
 }
 
-/// The quota, and 20 times that is sent. Quiet and loud moments follow one another, so that whatever else the machine does is in both.
+/// The quota, and 20 times that is sent. Quiet and loud turns follow one another, and the middle one of each is compared: what the
+/// machine does for long is in all of them, and what it does for a second or two is in few. Nobody waits for the disk here, which
+/// takes from 3 ms to more than a second, flood or not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_that_sends_twenty_times_its_quota_is_told_so_and_another_one_notices_nothing() {
     const QUOTA: u64 = 1_000;
-    let single = Single::start(&["--site-rate", "1000"]).await;
+    const TURNS: usize = 12;
+    let turn = (50, Duration::from_millis(10));
+    let single = Single::start(&["--site-rate", "1000", "--sync", "interval:60000ms"]).await;
     let mut calm = Sender::open(single.node(), "calm.example", 1).await;
     let mut loud = Sender::open(single.node(), "loud.example", 2).await;
     // A connection's first batches are slower than those that follow.
-    let mut calm_events = accepted(&calm.send(50, 2, Duration::from_millis(10)).await);
+    let mut calm_told = calm.send(turn.0, 2, turn.1).await;
     let (mut alone, mut beside, mut floods) = (Vec::new(), Vec::new(), Vec::new());
-    let mut flooded_for = Duration::ZERO;
-    for _ in 0..3 {
-        alone.extend(calm.send(200, 2, Duration::from_millis(10)).await);
-        let start = Instant::now();
-        let flood = loud.send(200, QUOTA / 5, Duration::from_millis(10));
-        let (both, flood) = tokio::join!(calm.send(200, 2, Duration::from_millis(10)), flood);
-        flooded_for += start.elapsed();
-        beside.extend(both);
+    let start = Instant::now();
+    for _ in 0..TURNS {
+        let quiet = calm.send(turn.0, 2, turn.1).await;
+        let (both, flood) = tokio::join!(calm.send(turn.0, 2, turn.1), loud.send(turn.0, QUOTA / 5, turn.1));
+        alone.push(p99(&quiet));
+        beside.push(p99(&both));
+        calm_told.extend(quiet.into_iter().chain(both));
         floods.extend(flood);
     }
-    for (ack, _) in alone.iter().chain(&beside) {
+    let took = start.elapsed();
+    for (ack, _) in &calm_told {
         assert_eq!((&ack.refused, ack.accepted), (&None, 2));
     }
-    calm_events += accepted(&alone) + accepted(&beside);
-    let took = |told: Vec<(v1::BatchAck, Duration)>| p99(told.into_iter().map(|(_, took)| took).collect());
-    let (alone, beside) = (took(alone), took(beside));
-    println!("the calm site's p99: {alone:?} alone, {beside:?} beside the flood");
+    let calm_events = accepted(&calm_told);
+    println!("the calm site's p99 by turns: {alone:?} alone, {beside:?} beside the flood");
+    let (alone, beside) = (median(alone), median(beside));
     // A machine's own hiccups are some milliseconds.
     assert!(
         beside <= 2 * alone.max(Duration::from_millis(10)),
@@ -56,10 +66,10 @@ async fn a_site_that_sends_twenty_times_its_quota_is_told_so_and_another_one_not
     );
 
     let counted = accepted(&floods);
-    let refusals: Vec<&v1::Refusal> = floods.iter().filter_map(|(ack, _)| ack.refused.as_ref()).collect();
-    // What was there already of the allowance, and a batch that is paid for afterwards, come on top; it fills up between floods.
-    let at_most = QUOTA * (flooded_for.as_secs() + 1) + 3 * (2 * QUOTA + QUOTA / 5);
+    // What was there already of the allowance, and a batch that is paid for afterwards, come on top.
+    let at_most = QUOTA * (took.as_secs() + 1) + 2 * QUOTA + QUOTA / 5;
     assert!(counted > 0 && counted <= at_most, "{counted} were counted, of at most {at_most}");
+    let refusals: Vec<&v1::Refusal> = floods.iter().filter_map(|(ack, _)| ack.refused.as_ref()).collect();
     assert!(refusals.len() > floods.len() / 2, "{} of {} are refused", refusals.len(), floods.len());
     for refusal in refusals {
         assert_eq!(refusal.reason(), RefusalReason::OverQuota);
