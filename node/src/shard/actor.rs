@@ -28,6 +28,10 @@ use tidemark_rollup::shard::Applied;
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::table::SiteFacts;
 use tidemark_rollup::time::{BucketStart, EventTime};
+use tokio::sync::{mpsc, oneshot};
+
+/// Queries that go before a block, at most: where some are always waiting, blocks are counted all the same.
+const BEFORE_A_BLOCK: usize = 2;
 
 pub(super) enum ShardMsg {
     /// Tells once the block is counted and the journal has it.
@@ -48,8 +52,8 @@ pub(super) enum ShardMsg {
     Release,
     /// It is this node's again.
     Restore,
-    /// Scans the open buckets, which are being written to, and hands out the closed ones.
-    View { question: Arc<Question>, pass: OpenPass, reply: RpcReplyPort<Result<ShardView, ShardError>> },
+    /// Somebody is waiting for a view, if nobody has shown it yet: see [`ViewRequest`].
+    Asked,
     /// Which values some dimensions have.
     TakeCensus { of: Arc<Vec<DimensionOfBucket>>, reply: RpcReplyPort<Vec<Census>> },
     /// The sites that have events.
@@ -67,6 +71,16 @@ pub(super) enum ShardMsg {
     /// Fails, as a defect would make it.
     #[cfg(test)]
     Panic,
+}
+
+/// Wants the shard as a query sees it: scans of the open buckets, which are being written to, and the closed ones.
+///
+/// It comes by a way of its own, and may go before blocks that came earlier and are not counted yet: nobody was told that they are. Blocks
+/// of a batch come to all shards at once, and a query that waited in line with them would wait for all of them.
+pub(super) struct ViewRequest {
+    pub(super) question: Arc<Question>,
+    pub(super) pass: OpenPass,
+    pub(super) reply: oneshot::Sender<Result<ShardView, ShardError>>,
 }
 
 /// What to look for in open buckets.
@@ -164,14 +178,14 @@ pub(super) struct ShardActor;
 impl Actor for ShardActor {
     type Msg = ShardMsg;
     type State = State;
-    type Arguments = (ShardId, Arc<ShardParts>);
+    type Arguments = (ShardId, Arc<ShardParts>, mpsc::UnboundedReceiver<ViewRequest>);
 
     async fn pre_start(
         &self,
         _: ActorRef<ShardMsg>,
-        (id, parts): Self::Arguments,
+        (id, parts, asked): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State::new(id, parts))
+        Ok(State::new(id, parts, asked))
     }
 
     // Not in `pre_start`: the supervisor waits for that, and other shards need it meanwhile.
@@ -187,6 +201,11 @@ impl Actor for ShardActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         state.drop_what_the_journal_lost().await;
+        if matches!(message, ShardMsg::Apply { .. }) && state.show_before_a_block(BEFORE_A_BLOCK).await {
+            // Other shards have a block before them, too, and are asked as well: those that are next answer before this one counts.
+            tokio::task::yield_now().await;
+            state.drop_what_the_journal_lost().await;
+        }
         // A reply that cannot be sent means the caller stopped waiting, which is their right.
         match message {
             ShardMsg::Apply { block, delivery, admitted, told } => {
@@ -196,7 +215,7 @@ impl Actor for ShardActor {
             ShardMsg::Lacking { of, reply } => _ = reply.send(state.lacking(&of)),
             ShardMsg::Release => state.release(),
             ShardMsg::Restore => state.restore().await,
-            ShardMsg::View { question, pass, reply } => _ = reply.send(state.view(&question, &pass)),
+            ShardMsg::Asked => _ = state.show(1).await,
             ShardMsg::TakeCensus { of, reply } => _ = reply.send(state.take_census(&of)),
             ShardMsg::Sites { reply } => _ = reply.send(state.sites()),
             ShardMsg::Measure { by_site_from, reply } => _ = reply.send(state.usage(by_site_from)),

@@ -3,7 +3,7 @@
 //! A handle outlives the actor: when the supervisor starts another one, the handle talks to that.
 
 use super::Delivery;
-use super::actor::{Eviction, Flushing, OpenPass, Receipts, ShardMsg, ShardView, Usage};
+use super::actor::{Eviction, Flushing, OpenPass, Receipts, ShardMsg, ShardView, Usage, ViewRequest};
 use crate::admission::Permit;
 use crate::committed::Committed;
 use crate::query::Question;
@@ -23,7 +23,7 @@ use tidemark_rollup::scan::DimensionOfBucket;
 use tidemark_rollup::shard::Applied;
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::BucketStart;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Why a shard did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +69,7 @@ pub enum ApplyError {
 /// Where a shard's actor is at the moment.
 #[derive(Clone, Debug)]
 pub(super) enum Station {
-    Up(ActorRef<ShardMsg>),
+    Up { actor: ActorRef<ShardMsg>, ask: mpsc::UnboundedSender<ViewRequest> },
     Down,
 }
 
@@ -92,7 +92,7 @@ impl ShardHandle {
 
     /// Whether the shard is up.
     pub fn is_up(&self) -> bool {
-        matches!(*self.station.borrow(), Station::Up(_))
+        matches!(*self.station.borrow(), Station::Up { .. })
     }
 
     /// Counts a block; without a delivery, one that another owner has. `told` is told once it is counted and the journal has it, or why
@@ -105,7 +105,7 @@ impl ShardHandle {
         told: Told<Result<Applied, ApplyError>>,
     ) {
         let actor = match &*self.station.borrow() {
-            Station::Up(actor) => actor.clone(),
+            Station::Up { actor, .. } => actor.clone(),
             Station::Down => return told.tell(Err(ShardError::Down.into())),
         };
         // Where it has ended, the message is dropped, and `told` says so.
@@ -142,7 +142,7 @@ impl ShardHandle {
         self.cast(ShardMsg::Restore);
     }
 
-    /// The shard as a query sees it.
+    /// The shard as a query sees it, with all that was told to be counted before, and maybe more.
     ///
     /// # Errors
     /// Where the shard does not answer.
@@ -152,7 +152,20 @@ impl ShardHandle {
         pass: OpenPass,
         timeout: Duration,
     ) -> Result<ShardView, ShardError> {
-        self.call(timeout, |reply| ShardMsg::View { question, pass, reply }).await?
+        let (reply, replied) = oneshot::channel();
+        match &*self.station.borrow() {
+            Station::Up { actor, ask } => {
+                // Where it has ended, both are dropped, and the reply with them.
+                let _ = ask.send(ViewRequest { question, pass, reply });
+                let _ = actor.cast(ShardMsg::Asked);
+            }
+            Station::Down => return Err(ShardError::Down),
+        }
+        match tokio::time::timeout(timeout, replied).await {
+            Ok(Ok(view)) => view,
+            Ok(Err(_)) => Err(ShardError::Stopped),
+            Err(_) => Err(ShardError::NoReply { waited: timeout }),
+        }
     }
 
     /// Which values these dimensions have.
@@ -230,7 +243,7 @@ impl ShardHandle {
     }
 
     fn cast(&self, message: ShardMsg) {
-        if let Station::Up(actor) = &*self.station.borrow() {
+        if let Station::Up { actor, .. } = &*self.station.borrow() {
             let _ = actor.cast(message);
         }
     }
@@ -241,7 +254,7 @@ impl ShardHandle {
         message: impl FnOnce(RpcReplyPort<T>) -> ShardMsg,
     ) -> Result<T, ShardError> {
         let actor = match &*self.station.borrow() {
-            Station::Up(actor) => actor.clone(),
+            Station::Up { actor, .. } => actor.clone(),
             Station::Down => return Err(ShardError::Down),
         };
         match actor.call(message, Some(timeout)).await {

@@ -12,7 +12,7 @@
 mod view;
 
 use super::Delivery;
-use super::actor::{Eviction, Flushing, Receipts, Usage};
+use super::actor::{Eviction, Flushing, Receipts, Usage, ViewRequest};
 use super::parts::ShardParts;
 use crate::admission::Permit;
 use crate::committed::Committed;
@@ -36,10 +36,13 @@ use tidemark_rollup::shard::{Applied, Arrival, Relation, Shard};
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::BucketStart;
 use tidemark_shell::work;
+use tokio::sync::mpsc;
 
 pub(super) struct State {
     shard: Shard,
     parts: Arc<ShardParts>,
+    /// Who waits for a view, and who did and went.
+    asked: mpsc::UnboundedReceiver<ViewRequest>,
     /// Buckets that were evicted while only the journal has them.
     in_journal: BTreeSet<BucketStart>,
     /// What was known to be committed when buckets were evicted last. Who knows less would not find them anywhere.
@@ -57,11 +60,16 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(id: ShardId, parts: Arc<ShardParts>) -> Self {
+    pub(super) fn new(
+        id: ShardId,
+        parts: Arc<ShardParts>,
+        asked: mpsc::UnboundedReceiver<ViewRequest>,
+    ) -> Self {
         let shard = Shard::new(id, parts.rules.clone()).sharing(&parts.rooms);
         Self {
             shard,
             parts,
+            asked,
             in_journal: BTreeSet::new(),
             evicted_at: 0,
             lost: Arc::default(),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_rollup::sharding::ShardId;
 use tidemark_rollup::time::{Clock, EventTime};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A shard may fail so often within [`RESTART_WINDOW`]; then it stays down, and queries say that it is missing.
 const MAX_RESTARTS: usize = 10;
@@ -82,9 +82,8 @@ impl Actor for SupervisorActor {
         let mut posts = HashMap::new();
         let mut handles = Vec::new();
         for shard in shards {
-            let actor = spawn(shard, &parts, me.get_cell()).await?;
-            let id = actor.get_id();
-            let (station, receiver) = watch::channel(Station::Up(actor));
+            let (id, station) = spawn(shard, &parts, me.get_cell()).await?;
+            let (station, receiver) = watch::channel(station);
             handles.push(ShardHandle::new(shard, receiver));
             posts.insert(id, Post { shard, station, failures: VecDeque::new() });
         }
@@ -122,9 +121,8 @@ impl State {
         }
         tracing::error!(shard = %post.shard, %error, "the shard failed; starting it again");
         match spawn(post.shard, &self.parts, me).await {
-            Ok(actor) => {
-                let id = actor.get_id();
-                post.station.send_replace(Station::Up(actor));
+            Ok((id, station)) => {
+                post.station.send_replace(station);
                 self.posts.insert(id, post);
             }
             Err(error) => {
@@ -139,7 +137,9 @@ async fn spawn(
     shard: ShardId,
     parts: &Arc<ShardParts>,
     supervisor: ActorCell,
-) -> Result<ActorRef<super::actor::ShardMsg>, SpawnErr> {
-    let arguments = (shard, Arc::clone(parts));
-    Actor::spawn_linked(None, ShardActor, arguments, supervisor).await.map(|(actor, _)| actor)
+) -> Result<(ActorId, Station), SpawnErr> {
+    let (ask, asked) = mpsc::unbounded_channel();
+    let arguments = (shard, Arc::clone(parts), asked);
+    let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, supervisor).await?;
+    Ok((actor.get_id(), Station::Up { actor, ask }))
 }

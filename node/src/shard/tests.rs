@@ -1,6 +1,7 @@
 //! Shards that fail, and what becomes of bad input.
 
 mod active;
+mod asked;
 mod owners;
 mod two_passes;
 mod world;

@@ -3,7 +3,7 @@
 //! Owns: which of what is in memory counts beside commits, and scanning open buckets.
 //! Does not own: counting (`super`), scanning closed buckets (`crate::query`).
 
-use super::super::actor::{LiveView, OpenPass, ShardView};
+use super::super::actor::{LiveView, OpenPass, ShardView, ViewRequest};
 use super::State;
 use crate::committed::Committed;
 use crate::query::Question;
@@ -39,12 +39,30 @@ enum Stand {
 }
 
 impl State {
+    /// Shows the shard to so many of those who wait for it, at most. Whether there was anybody.
+    pub(in crate::shard) async fn show(&mut self, most: usize) -> bool {
+        let mut shown = 0;
+        while shown < most
+            && let Ok(ViewRequest { question, pass, reply }) = self.asked.try_recv()
+        {
+            // Who stopped waiting, which is their right, has no part in it.
+            if !reply.is_closed() {
+                self.drop_what_the_journal_lost().await;
+                let _ = reply.send(self.view(&question, &pass));
+                shown += 1;
+            }
+        }
+        shown > 0
+    }
+
+    /// The same before a block that may have come earlier. One that is released keeps its turn: it may be taken into memory before those
+    /// who ask have theirs.
+    pub(in crate::shard) async fn show_before_a_block(&mut self, most: usize) -> bool {
+        !self.is_released && self.show(most).await
+    }
+
     /// The shard as a query sees it. One that was released while the query was on its way has nothing to show, and says so.
-    pub(in crate::shard) fn view(
-        &mut self,
-        question: &Question,
-        pass: &OpenPass,
-    ) -> Result<ShardView, ShardError> {
+    fn view(&mut self, question: &Question, pass: &OpenPass) -> Result<ShardView, ShardError> {
         match self.is_released {
             true => Err(ShardError::Elsewhere),
             false => Ok(self.view_of_owned(question, pass)),
