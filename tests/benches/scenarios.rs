@@ -45,7 +45,7 @@ const FIGURES: [(&str, &str, bool); 10] = [
 ];
 
 /// Shards of a single node, and of a cluster of three.
-const SHARDS_OF_ONE: u32 = 16;
+const SHARDS_OF_ONE: u32 = 8;
 const SHARDS_OF_THREE: u32 = 64;
 
 struct Arguments {
@@ -101,7 +101,7 @@ async fn main() {
 struct Scenario {
     nodes: usize,
     replication: u32,
-    /// As a cluster of that size would have: eight for each core of a single node with two, and the default of several nodes.
+    /// As a cluster of that size would have: four for each core of a single node with two, and the default of several nodes.
     shards: u32,
     fill: &'static [&'static str],
     load: &'static [&'static str],
