@@ -6,7 +6,7 @@
 use super::measured::QUESTIONS;
 use super::run::{RunError, RunOptions};
 use super::sender::Shared;
-use super::ticks::Ticks;
+use super::ticks::{Alarm, Ticks};
 use super::traffic::Names;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -52,19 +52,22 @@ fn question(names: &Names, random: &mut StdRng) -> (usize, v1::Query) {
 pub(super) struct Asker {
     apart: Apart,
     client: QueryClient,
+    alarm: Alarm,
 }
 
 impl Asker {
     /// Connects to a coordinator.
     ///
     /// # Errors
-    /// Where nobody is there, or the system has no thread to give.
+    /// Where nobody is there, or the system has no thread or timer to give.
     pub(super) async fn connect(coordinator: &str, dial: &Dial) -> Result<Self, RunError> {
         let apart = Apart::new().map_err(RunError::NoThread)?;
         let (coordinator, dial) = (coordinator.to_owned(), dial.clone());
         let connecting = apart.run(async move { QueryClient::connect_with(&coordinator, &dial).await });
         let client = connecting.await.map_err(RunError::NoThread)??;
-        Ok(Self { apart, client })
+        let alarm =
+            apart.run(async { Alarm::new() }).await.and_then(|made| made).map_err(RunError::NoThread)?;
+        Ok(Self { apart, client, alarm })
     }
 
     /// Asks at each tick; returns when everything is answered.
@@ -73,12 +76,14 @@ impl Asker {
         options: Arc<RunOptions>,
         names: Arc<Names>,
         shared: Arc<Shared>,
-        ticks: Ticks,
         started: Instant,
         stop: CancellationToken,
     ) {
-        let Self { apart, client } = self;
-        if let Err(error) = apart.run(ask(options, client, names, shared, ticks, started, stop)).await {
+        let Self { apart, client, alarm } = self;
+        let step = Duration::from_secs_f64(1.0 / options.queries_per_second);
+        let ticks = Ticks::every(step, options.schedule.duration, started, alarm);
+        let asked = apart.run(ask(options, client, names, shared, ticks, started, stop)).await;
+        if let Err(error) = asked.and_then(|asked| asked) {
             tracing::error!(%error, "asking has ended early");
         }
     }
@@ -120,13 +125,13 @@ async fn ask(
     mut ticks: Ticks,
     started: Instant,
     stop: CancellationToken,
-) {
+) -> io::Result<()> {
     let mut random = StdRng::seed_from_u64(options.seed ^ 0x51);
     let room = Arc::new(Semaphore::new(AT_A_TIME));
     let mut asked = JoinSet::new();
-    while let Some(Some(due)) = stop.run_until_cancelled(ticks.next()).await {
+    while let Some(Some(due)) = stop.run_until_cancelled(ticks.next()).await.transpose()? {
         // The semaphore is never closed.
-        let Ok(turn) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(turn) = Arc::clone(&room).acquire_owned().await else { break };
         let (client, shared) = (client.clone(), Arc::clone(&shared));
         let (kind, query) = question(&names, &mut random);
         asked.spawn(async move {
@@ -149,6 +154,7 @@ async fn ask(
         while asked.try_join_next().is_some() {}
     }
     while asked.join_next().await.is_some() {}
+    Ok(())
 }
 
 /// Follows one question until `stop`, and counts its updates, and how often it was lost and came back.

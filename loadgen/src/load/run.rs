@@ -11,7 +11,6 @@ use super::profile::{Profile, ProfileError};
 use super::schedule::{Schedule, seconds};
 use super::sender::{Sender, Shared};
 use super::sent::Sent;
-use super::ticks::Ticks;
 use super::traffic::Names;
 use serde::Serialize;
 use std::fmt::Debug;
@@ -134,7 +133,7 @@ pub enum RunError {
     #[error("queries, subscribers and verifying need a coordinator")]
     NoCoordinator,
     /// Try again when less is running.
-    #[error("the system has no thread to give: {0}")]
+    #[error("the system has no thread or timer to give: {0}")]
     NoThread(#[source] std::io::Error),
 }
 
@@ -203,10 +202,8 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     senders.into_iter().for_each(|sender| _ = tasks.spawn(sender.run(started)));
     if let Some(asker) = asker {
-        let step = Duration::from_secs_f64(1.0 / options.queries_per_second);
-        let ticks = Ticks::every(step, options.schedule.duration, started).map_err(RunError::NoThread)?;
         let (options, names, asked) = (Arc::clone(&options), Arc::clone(&names), Arc::clone(&asked));
-        tasks.spawn(asker.ask(options, names, asked, ticks, started, stop));
+        tasks.spawn(asker.ask(options, names, asked, started, stop));
     }
     let mut subscribers = JoinSet::new();
     for number in 0..options.subscribers {
