@@ -10,7 +10,7 @@ use tidemark_client::{ClientError, Event, Subscription};
 use tidemark_proto::v1;
 use tidemark_proto::v1::analytics_server::{Analytics, AnalyticsServer};
 use tidemark_rollup::change::diff;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -190,7 +190,10 @@ async fn a_question_that_cannot_be_ends_it() {
 
 #[tokio::test]
 async fn a_coordinator_that_is_not_there_is_tried_again_and_said_to_be_away() {
-    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Held, so that no other test listens there.
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let nowhere = held.local_addr().unwrap();
     let script = Script { updates: vec![update(Kind::Answer(answer(&[])), "one")], stays_open: true };
     let (_, at) = Coordinator::start(vec![script]).await;
     let mut subscription = subscription(&[&format!("http://{nowhere}"), &at]);

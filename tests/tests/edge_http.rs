@@ -15,6 +15,7 @@ use tidemark_telemetry::Telemetry;
 use tidemark_tests::PATIENCE;
 use tidemark_tests::http::{Http, rows_of};
 use tidemark_tests::in_process::{Cluster, TestClock};
+use tidemark_tests::processes::free_port;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -365,10 +366,8 @@ async fn when_the_spool_is_full_senders_are_told_to_come_back_and_nothing_counts
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_has_never_seen_a_node_tells_senders_to_come_back() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
-    let rig = Rig::start_on(address, None, TestClock::at(NOW), |_| {}).await;
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let rig = Rig::start_on(nobody, None, TestClock::at(NOW), |_| {}).await;
     assert_eq!(Rig::status(rig.get("/readyz")).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(Rig::status(rig.get("/healthz")).await, StatusCode::OK);
     let reply = rig.beacon(&view("/a")).send().await.unwrap();

@@ -121,7 +121,7 @@ async fn a_refusal_says_when_to_come_back() {
 
 #[tokio::test]
 async fn a_post_goes_to_the_next_node_where_one_is_dead_or_hangs() {
-    let world = World::with(2, vec![dead_member("dead").await], config()).await;
+    let world = World::with(2, vec![dead_member("dead")], config()).await;
     world.nodes[0].set_mood(Mood::HangsOn(Call::Rows));
     let start = Instant::now();
     for _ in 0..3 {

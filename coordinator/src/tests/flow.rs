@@ -107,7 +107,7 @@ async fn nodes_are_asked_once_a_second_for_all_who_watch_and_not_at_all_for_none
 
 #[tokio::test]
 async fn a_node_that_does_not_answer_is_a_member_without_status() {
-    let world = World::with(1, vec![dead_member("x").await], config()).await;
+    let world = World::with(1, vec![dead_member("x")], config()).await;
     let mut flow = watch(&world, 200).await;
     let report = next(&mut flow).await;
     let has_status: Vec<bool> = report.members.iter().map(|member| member.status.is_some()).collect();

@@ -112,7 +112,7 @@ async fn ready_means_that_nodes_which_have_all_shards_answer() {
     let reply = well.get("/readyz").await;
     assert_eq!((reply.status, reply.json()), (200, json!({"ready": true, "nodes": 2})));
 
-    let dead = dead_member("dead").await;
+    let dead = dead_member("dead");
     let world = World::with(1, vec![dead.clone()], config()).await;
     let reply = world.get("/readyz").await;
     let report = reply.json();

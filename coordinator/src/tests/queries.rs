@@ -51,7 +51,7 @@ async fn several_nodes_answer_as_one_would() {
 
 #[tokio::test]
 async fn a_dead_node_without_a_replica_makes_the_answer_partial_at_the_deadline() {
-    let dead = dead_member("dead").await;
+    let dead = dead_member("dead");
     let world = World::with(2, vec![dead.clone()], config()).await;
     world.feed(traffic());
     let start = Instant::now();

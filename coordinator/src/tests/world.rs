@@ -21,7 +21,7 @@ use tidemark_rollup::time::{Clock, EventTime};
 use tidemark_shell::link::{Connect, Dial};
 use tidemark_shell::port::Port;
 use tidemark_telemetry::Telemetry;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -180,10 +180,13 @@ pub(super) fn parts(view: watch::Receiver<Arc<View>>, port: Port, connect: Arc<d
     }
 }
 
-/// A member at an address where nobody listens.
-pub(super) async fn dead_member(name: &str) -> Member {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Member::node(NodeId::new(name).unwrap(), listener.local_addr().unwrap().to_string())
+/// A member at an address where nobody listens, nor any other test can until all have ended.
+pub(super) fn dead_member(name: &str) -> Member {
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = held.local_addr().unwrap().to_string();
+    std::mem::forget(held);
+    Member::node(NodeId::new(name).unwrap(), address)
 }
 
 /// A view of `site`/`url` five minutes ago.

@@ -15,13 +15,14 @@ use tidemark_rollup::placement::{Placement, Replication};
 use tidemark_rollup::sharding::ShardCount;
 use tidemark_rollup::split::{Rules, split};
 use tidemark_rollup::time::Clock as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 #[tokio::test]
 async fn an_owner_that_is_gone_is_told_to_the_producer_and_the_batch_can_be_sent_again() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = gone.local_addr().unwrap().to_string();
-    drop(gone);
+    // Held, so that no other test listens there.
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = held.local_addr().unwrap().to_string();
     let gone = Member::node(NodeId::new("gone").unwrap(), address.clone());
     let cluster = Cluster::with(&["a"], vec![gone], |_| {}).await;
     let ack = cluster.rows(0, vec![batch(1, pages(100))]).await.remove(0);
