@@ -59,17 +59,21 @@ async fn views(shard: &ShardHandle) -> u64 {
     })
 }
 
-// On one thread, so that nothing is counted before somebody waits.
-#[tokio::test]
-async fn a_query_goes_before_blocks_that_are_not_counted_yet() {
-    const BLOCKS: u64 = 50;
+/// A shard that is up, and has so many blocks before it. On one thread, nothing is counted before somebody waits.
+async fn shard_that_has_to_count(blocks: u64) -> (Cluster, ShardHandle) {
     let cluster = Cluster::of(&["a"], |_| {}).await;
-    let at = block(1).shard as usize;
-    let shard = cluster.nodes[0].shards[at].clone();
+    let shard = cluster.nodes[0].shards[block(1).shard as usize].clone();
     assert_eq!(views(&shard).await, 0);
     let admission = Admission::new(1 << 20, 1 << 30);
     let apply = |seq| shard.apply(block(seq), None, admission.admit(1).unwrap(), Told::by(|_| ()));
-    (1..=BLOCKS).for_each(apply);
+    (1..=blocks).for_each(apply);
+    (cluster, shard)
+}
+
+#[tokio::test]
+async fn a_query_goes_before_blocks_that_are_not_counted_yet() {
+    const BLOCKS: u64 = 50;
+    let (_cluster, shard) = shard_that_has_to_count(BLOCKS).await;
     let counted = views(&shard).await;
     assert_eq!(counted, 0, "blocks went first");
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -80,13 +84,7 @@ async fn a_query_goes_before_blocks_that_are_not_counted_yet() {
 
 #[tokio::test]
 async fn where_many_ask_a_block_is_counted_after_every_second_query() {
-    let cluster = Cluster::of(&["a"], |_| {}).await;
-    let at = block(1).shard as usize;
-    let shard = cluster.nodes[0].shards[at].clone();
-    assert_eq!(views(&shard).await, 0);
-    let admission = Admission::new(1 << 20, 1 << 30);
-    let apply = |seq| shard.apply(block(seq), None, admission.admit(1).unwrap(), Told::by(|_| ()));
-    (1..=20).for_each(apply);
+    let (_cluster, shard) = shard_that_has_to_count(20).await;
     let counted = futures::future::join_all((0..6).map(|_| views(&shard))).await;
     assert_eq!(counted, [0, 0, 1, 1, 2, 2]);
 }
